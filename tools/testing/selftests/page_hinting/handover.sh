@@ -1,0 +1,83 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash
+# The reporting device goes from mm/page_reporting.c to the module at insmod and
+# back at rmmod, and only its owner uses it.  Upstream has no counters; each of
+# its reports makes the device raise an interrupt, so these are counted.
+
+# shellcheck source=./lib.sh
+. "$(dirname "$0")/lib.sh"
+
+DELAY=/sys/module/page_reporting/parameters/page_reporting_delay_ms
+MIB=128
+
+upstream_reports() {
+	local before
+
+	before=$(balloon_interrupts "$device")
+	memhog -t $MIB &&
+	wait_for "an interrupt of $device, from page_reporting" \
+		balloon_interrupts_above "$device" "$before"
+}
+
+# Nothing moves for a second: what was to be reported has been.
+quiet() {
+	local before
+
+	before=$(balloon_interrupts "$device")
+	sleep 1
+	[ "$(balloon_interrupts "$device")" -eq "$before" ]
+}
+
+test_upstream_before_insmod() {
+	device=$(balloon_device)
+	[ -n "$device" ] || fail "no balloon device" || return
+	echo 100 > $DELAY || fail "$DELAY" || return
+	upstream_reports
+}
+
+test_module_takes_over() {
+	local want
+
+	load_fresh && wait_settled || return
+	want=$(($(get stats/hinted_kb) + MIB * 1024 / 2))
+	memhog -t $MIB &&
+	wait_for "hinted_kb of $want" stat_at_least hinted_kb $want
+}
+
+# While the module owns the device and is told to be still, so is the device.
+test_upstream_is_silent() {
+	local before
+
+	set_knob enabled 0 &&
+	wait_for "status off" status_is off &&
+	wait_for "isolated_kb of 0" stat_is isolated_kb 0 &&
+	wait_for "$device to be quiet" quiet || return
+	before=$(balloon_interrupts "$device")
+	memhog -t $MIB || return
+	sleep 3
+	expect "interrupts of $device" "$(balloon_interrupts "$device")" "$before"
+}
+
+test_upstream_after_rmmod() {
+	unload && upstream_reports
+}
+
+test_hand_over_ten_times_while_reporting() {
+	local i=0
+
+	echo 0 > $DELAY
+	while [ $i -lt 10 ]; do
+		memhog -t $MIB && load && memhog -t $MIB && unload || return
+		i=$((i + 1))
+	done
+	echo 100 > $DELAY
+	upstream_reports
+}
+
+run_tests \
+	test_upstream_before_insmod \
+	test_module_takes_over \
+	test_upstream_is_silent \
+	test_upstream_after_rmmod \
+	test_hand_over_ten_times_while_reporting

@@ -1,0 +1,119 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash
+# Memory that is freed gets hinted, within the bound, and only when enabled.
+
+# shellcheck source=./lib.sh
+. "$(dirname "$0")/lib.sh"
+
+MIB=256
+PERCENT=95
+
+# Frees MIB mebibytes of huge pages and waits until as much has been hinted, but
+# for ALLOWED KiB that the high watermark may leave behind.
+frees_and_hints() { # ALLOWED
+	local want
+
+	want=$(($(get stats/hinted_kb) + (MIB * 1024 - $1) * PERCENT / 100))
+	memhog -t $MIB &&
+	wait_for "hinted_kb of $want" stat_at_least hinted_kb $want
+}
+
+# At insmod all of the memory that has been free for long is hinted too.
+test_free_memory_at_insmod() {
+	local free
+
+	drop_caches
+	load_fresh && wait_settled || return
+	free=$(buddy_kb)
+	# What lies in blocks below min_order is not hinted.
+	[ "$(get stats/hinted_kb)" -ge $((free * 8 / 10)) ] ||
+		fail "hinted $(get stats/hinted_kb) KiB of $free KiB free at insmod"
+}
+
+test_freed_memory_with_defaults() {
+	frees_and_hints "$(get high_watermark_kb)"
+}
+
+test_freed_memory_to_the_last_block() {
+	set_knob high_watermark_kb 2048 && wait_settled && frees_and_hints 0
+}
+
+test_nothing_is_out_when_idle() {
+	wait_settled &&
+	expect isolated_kb "$(get stats/isolated_kb)" 0 &&
+	expect acks "$(get stats/acks)" "$(get stats/requests)" &&
+	expect errors "$(get stats/errors)" 0
+}
+
+test_idle_is_quiet() {
+	local requests
+
+	requests=$(get stats/requests)
+	sleep 3
+	# The rest of the system frees a block now and then.
+	[ "$(get stats/requests)" -le $((requests + 5)) ] ||
+		fail "requests went from $requests to $(get stats/requests) in 3 s of idleness"
+}
+
+test_peak_within_batch() {
+	[ "$(get stats/isolated_peak_kb)" -gt 0 ] || fail "isolated_peak_kb is 0" || return
+	[ "$(get stats/isolated_peak_kb)" -le "$(get batch_kb)" ] ||
+		fail "isolated_peak_kb $(get stats/isolated_peak_kb) is over batch_kb $(get batch_kb)"
+}
+
+# isolated_peak_kb may still be that of a larger batch: sample isolated_kb.
+test_small_batch_is_kept() {
+	local value='' peak=0 end hinted
+
+	set_knob batch_kb 4096 && wait_settled || return
+	hinted=$(get stats/hinted_kb)
+	"$DIR/memhog" -t $MIB < /dev/null > /dev/null &
+	background=$!
+	end=$(($(uptime_s) + WAIT))
+	while [ "$(get stats/hinted_kb)" -lt $((hinted + MIB * 1024 / 2)) ]; do
+		[ "$(uptime_s)" -lt $end ] ||
+			fail "waited $WAIT s for half of $MIB MiB to be hinted" || return
+		for _ in 1 2 3 4 5 6 7 8 9 10; do
+			read -r value < "$SYSFS/stats/isolated_kb"
+			[ "$value" -le "$peak" ] || peak=$value
+		done
+	done
+	wait "$background"
+	background=
+	[ "$peak" -le 4096 ] || fail "isolated_kb reached $peak with batch_kb 4096"
+}
+
+test_disabled_hints_nothing() {
+	local hinted
+
+	set_knob batch_kb 65536 && set_knob enabled 0 || return
+	wait_for "status off" status_is off &&
+	wait_for "isolated_kb of 0" stat_is isolated_kb 0 || return
+	hinted=$(get stats/hinted_kb)
+	memhog -t $MIB || return
+	sleep 3
+	expect "hinted_kb while disabled" "$(get stats/hinted_kb)" "$hinted" &&
+	expect status "$(get status)" off || return
+	[ "$(get stats/backlog_kb)" -ge $((MIB * 1024 / 2)) ] ||
+		fail "backlog_kb is $(get stats/backlog_kb) with $MIB MiB freed and none hinted"
+}
+
+test_enabled_resumes() {
+	local want
+
+	want=$(($(get stats/hinted_kb) + MIB * 1024 * PERCENT / 100))
+	set_knob enabled 1 &&
+	wait_for "hinted_kb of $want" stat_at_least hinted_kb $want && wait_settled
+}
+
+run_tests \
+	test_free_memory_at_insmod \
+	test_freed_memory_with_defaults \
+	test_freed_memory_to_the_last_block \
+	test_nothing_is_out_when_idle \
+	test_idle_is_quiet \
+	test_peak_within_batch \
+	test_small_batch_is_kept \
+	test_disabled_hints_nothing \
+	test_enabled_resumes

@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash disable=SC2317
+#
+# Helpers of the page_hinting selftests, for a POSIX shell such as busybox ash.
+#
+# A test file defines one function per behaviour, named test_*, and ends with
+# "run_tests test_a test_b ...".  A function returns 0 if the behaviour is
+# right; "fail TEXT" and "skip TEXT" say why and make the value for return.
+#
+# Environment:
+#   PAGE_HINTING_KO     the module, default /lib/modules/page_hinting.ko
+#   PAGE_HINTING_SYSFS  its directory, default /sys/kernel/mm/page_hinting
+
+DIR=$(dirname "$(readlink -f "$0")")
+if [ -r "$DIR/ktap_helpers.sh" ]; then
+	# shellcheck source=/dev/null
+	. "$DIR/ktap_helpers.sh"
+else
+	# shellcheck source=/dev/null
+	. "$DIR/../kselftest/ktap_helpers.sh"
+fi
+
+KO=${PAGE_HINTING_KO:-/lib/modules/page_hinting.ko}
+SYSFS=${PAGE_HINTING_SYSFS:-/sys/kernel/mm/page_hinting}
+KNOBS="enabled min_order high_watermark_kb low_watermark_kb batch_kb"
+STATS="hinted_kb backlog_kb isolated_kb isolated_peak_kb requests acks errors stalls ack_us_max wakeups"
+BALLOON=/sys/bus/virtio/drivers/virtio_balloon
+
+# Longest waits in seconds.  A debug guest under TCG needs most of them, a
+# release guest none: a wait ends as soon as what it waits for is there.
+WAIT=${PAGE_HINTING_WAIT:-60}
+
+# --- verdicts ---
+
+fail() { # TEXT
+	ktap_print_msg "$*"
+	return "$KSFT_FAIL"
+}
+
+skip() { # TEXT
+	skip_reason=$*
+	return "$KSFT_SKIP"
+}
+
+# Runs each test, then the check that none of them upset the kernel.
+run_tests() { # TEST...
+	local t name ret
+
+	ktap_print_header
+	ktap_set_plan $(($# + 1))
+	mark="page_hinting selftest $(basename "$0") $$"
+	echo "$mark" > /dev/kmsg
+	trap 'clean_up' EXIT
+	trap 'exit 1' INT TERM
+	for t in "$@" test_no_kernel_complaint; do
+		name=${t#test_}
+		skip_reason=
+		ret=0
+		"$t" || ret=$?
+		case $ret in
+		"$KSFT_PASS")
+			ktap_test_pass "$name" ;;
+		"$KSFT_SKIP")
+			__ktap_test ok "$name" "SKIP $skip_reason"
+			KTAP_CNT_SKIP=$((KTAP_CNT_SKIP + 1)) ;;
+		*)
+			ktap_test_fail "$name" ;;
+		esac
+	done
+	clean_up
+	trap - EXIT
+	ktap_finished
+}
+
+background=
+
+# Ends what a test left running and takes the module out.
+clean_up() {
+	local pid
+
+	for pid in $background; do
+		kill "$pid" 2> /dev/null
+		wait "$pid" 2> /dev/null
+	done
+	background=
+	if loaded; then
+		rmmod page_hinting
+	fi
+}
+
+# --- what the kernel says ---
+
+COMPLAINTS='WARNING|(^|[^A-Z])BUG|Oops|KASAN|UBSAN|KFENCE|possible circular|possible recursive|inconsistent lock|invalid wait context|suspicious RCU|scheduling while atomic|sleeping function|blocked for more than|soft lockup|detected stall|list_(add|del) corruption|Bad page|bad page|page_owner.*invalid|refcount_t:|Call Trace'
+
+# The kernel log since run_tests began, all of it if the mark has been lost.
+kernel_log() {
+	dmesg | awk -v mark="$mark" '
+		index($0, mark) { n = 0; next }
+		{ line[n++] = $0 }
+		END { for (i = 0; i < n; i++) print line[i] }'
+}
+
+no_complaint_in() { # LOG
+	local found
+
+	found=$(printf '%s\n' "$1" | grep -E "$COMPLAINTS" | head -n 5)
+	[ -z "$found" ] || fail "kernel log: $found"
+}
+
+# Out-of-tree (4096), unsigned (8192), and in a guest whose module carries
+# KUnit tests, "an in-kernel test was run" (262144) are all there may be.
+no_taint() {
+	local taint
+
+	read -r taint < /proc/sys/kernel/tainted
+	[ $((taint & ~(4096 | 8192 | 262144))) -eq 0 ] ||
+		fail "the kernel is tainted: $taint"
+}
+
+test_no_kernel_complaint() {
+	no_complaint_in "$(kernel_log)" && no_taint
+}
+
+# --- the module ---
+
+loaded() {
+	grep -q '^page_hinting ' /proc/modules
+}
+
+nothing_left() {
+	if loaded || [ -e "$SYSFS" ]; then
+		fail "the module or $SYSFS is there"
+	fi
+}
+
+load() {
+	local errno
+
+	errno=$("$DIR/finit_module" "$KO") || return 1
+	[ "$errno" = ok ] || fail "loading $KO: $errno"
+}
+
+unnothing_left() {
+	if loaded || [ -e "$SYSFS" ]; then
+		fail "the module or $SYSFS is there"
+	fi
+}
+
+load() {
+	rmmod page_hinting || fail "rmmod failed"
+}
+
+# Leaves a module that was loaded now, with every knob at its default.
+load_fresh() {
+	if loaded; then
+		unload || return 1
+	fi
+	load
+}
+
+get() { # FILE, such as status or stats/hinted_kb
+	cat "$SYSFS/$1"
+}
+
+set_knob() { # NAME VALUE
+	local errno
+
+	errno=$("$DIR/sysfs_write" "$SYSFS/$1" "$2")
+	[ "$errno" = ok ] || fail "$1: writing '$2' gives $errno"
+}
+
+expect() { # WHAT VALUE EXPECTED
+	[ "$2" = "$3" ] || fail "$1 is '$2', expected '$3'"
+}
+
+# --- waiting ---
+
+uptime_s() {
+	cut -d. -f1 /proc/uptime
+}
+
+# Waits until the command succeeds; says what it waited for if it never did.
+wait_for() { # WHAT COMMAND...
+	local what="$1" end
+
+	shift
+	end=$(($(uptime_s) + WAIT))
+	until "$@"; do
+		if [ "$(uptime_s)" -ge "$end" ]; then
+			fail "waited $WAIT s for $what"
+			show_state
+			return 1
+		fi
+		sleep 0.1
+	done
+}
+
+show_state() {
+	local f
+
+	[ -d "$SYSFS" ] || return 0
+	for f in $KNOBS status; do
+		ktap_print_msg "  $f: $(get "$f")"
+	done
+	for f in $STATS; do
+		ktap_print_msg "  stats/$f: $(get "stats/$f")"
+	done
+}
+
+status_is() { # WORD
+	[ "$(get status)" = "$1" ]
+}
+
+status_is_not() { # WORD
+	[ "$(get status)" != "$1" ]
+}
+
+stat_is() { # NAME VALUE
+	[ "$(get "stats/$1")" = "$2" ]
+}
+
+stat_at_least() { # NAME VALUE
+	[ "$(get "stats/$1")" -ge "$2" ]
+}
+
+# Everything was hinted that the watermarks ask for, and nothing is out.
+is_settled() {
+	[ "$(get status)" = idle ] &&
+	[ "$(get stats/requests)" = "$(get stats/acks)" ] &&
+	[ "$(get stats/isolated_kb)" = 0 ] &&
+	[ "$(get stats/backlog_kb)" -le $(($(get high_watermark_kb) * $(nr_zones))) ]
+}
+
+wait_settled() {
+	wait_for "the module to hint all and be idle" is_settled
+}
+
+# --- memory ---
+
+memhog() { # ARGUMENT...: touches memory and frees it again at once
+	"$DIR/memhog" "$@" < /dev/null > /dev/null || fail "memhog $*: status $?"
+}
+
+nr_zones() {
+	awk '/^ *managed/ && $2 > 0 { n++ } END { print n + 0 }' /proc/zoneinfo
+}
+
+# Free memory in KiB, with what the per-CPU lists hold and MemFree leaves out.
+free_kb() {
+	awk '/^ *count:/ { n += $2 } /^  pages free/ { n += $3 } END { print n * 4 }' \
+		/proc/zoneinfo
+}
+
+# The same from the counters of the free areas, without the per-CPU lists.
+buddy_kb() {
+	awk '{ for (i = 5; i <= NF; i++) n += $i * 2 ^ (i - 5) } END { print n * 4 }' \
+		/proc/buddyinfo
+}
+
+# Memory in MiB that a test can take without the guest getting short of it.
+spare_mib() {
+	local kb
+
+	kb=$(awk '/^MemFree:/ { print $2 }' /proc/meminfo)
+	echo $(((kb - kb / 16) / 1024 - 64))
+}
+
+# Free memory that is not less than before, but for what an idle system moves.
+SLACK_KB=8192
+
+free_is_at_least() { # KB
+	[ "$(free_kb)" -ge $(($1 - SLACK_KB)) ]
+}
+
+drop_caches() {
+	sync
+	echo 3 > /proc/sys/vm/drop_caches
+}
+
+# --- the balloon device ---
+
+balloon_device() { # prints the name of the bound device, such as virtio0
+	local d
+
+	for d in "$BALLOON"/virtio*; do
+		[ -e "$d" ] && basename "$d"
+	done
+}
+
+# Interrupts that the balloon device has raised since boot.
+balloon_interrupts() { # DEVICE
+	awk -v dev="$1" '
+		$0 ~ ("[ ,]" dev "([-,]|$)") {
+			for (i = 2; i <= NF && $i ~ /^[0-9]+$/; i++)
+				n += $i
+		}
+		END { print n + 0 }' /proc/interrupts
+}
+
+balloon_interrupts_above() { # DEVICE NUMBER
+	[ "$(balloon_interrupts "$1")" -gt "$2" ]
+}

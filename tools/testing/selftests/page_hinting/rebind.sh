@@ -1,0 +1,78 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash
+# The balloon device goes and comes while the module is loaded.
+
+# shellcheck source=./lib.sh
+. "$(dirname "$0")/lib.sh"
+
+MIB=128
+
+unbind() {
+	echo "$device" > $BALLOON/unbind || fail "unbind of $device"
+}
+
+bind() {
+	echo "$device" > $BALLOON/bind || fail "bind of $device"
+}
+
+hints() {
+	local want
+
+	want=$(($(get stats/hinted_kb) + MIB * 1024 / 2))
+	memhog -t $MIB &&
+	wait_for "hinted_kb of $want" stat_at_least hinted_kb $want
+}
+
+test_device_goes() {
+	device=$(balloon_device)
+	[ -n "$device" ] || fail "no balloon device" || return
+	load_fresh && wait_settled && unbind &&
+	wait_for "status no-queue" status_is no-queue &&
+	expect isolated_kb "$(get stats/isolated_kb)" 0
+}
+
+test_nothing_is_hinted_without_it() {
+	local hinted
+
+	hinted=$(get stats/hinted_kb)
+	memhog -t $MIB || return
+	sleep 1
+	expect hinted_kb "$(get stats/hinted_kb)" "$hinted"
+}
+
+test_device_comes_back() {
+	bind && hints && wait_settled
+}
+
+test_device_comes_after_insmod() {
+	unload && unbind && load && status_is no-queue ||
+		fail "status is '$(get status)' without a device" || return
+	bind && hints && wait_settled
+}
+
+test_rmmod_without_device() {
+	unbind && unload && bind && load && hints && wait_settled
+}
+
+test_unbind_while_hinting() {
+	local i=0 before
+
+	wait_settled || return
+	before=$(free_kb)
+	while [ $i -lt 10 ]; do
+		memhog -t $MIB && unbind &&
+		expect isolated_kb "$(get stats/isolated_kb)" 0 && bind || return
+		i=$((i + 1))
+	done
+	hints && wait_settled &&
+	wait_for "free memory to be $before KiB again" free_is_at_least "$before"
+}
+
+run_tests \
+	test_device_goes \
+	test_nothing_is_hinted_without_it \
+	test_device_comes_back \
+	test_device_comes_after_insmod \
+	test_rmmod_without_device \
+	test_unbind_while_hinting

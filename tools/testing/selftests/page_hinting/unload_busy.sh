@@ -1,0 +1,75 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash
+# rmmod in the middle of hinting, again and again, loses no page.
+
+# shellcheck source=./lib.sh
+. "$(dirname "$0")/lib.sh"
+
+ROUNDS=20
+
+churn() { # ARGUMENT...
+	while :; do
+		"$DIR/memhog" "$@"
+	done < /dev/null > /dev/null 2>&1 &
+	background="$background $!"
+}
+
+stop_churn() {
+	local pid
+
+	for pid in $background; do
+		kill "$pid"
+		wait "$pid" 2> /dev/null
+	done
+	background=
+	wait_for "the last memhog to end" no_memhog
+}
+
+no_memhog() {
+	! pidof memhog > /dev/null
+}
+
+load_and_unload() { # knob=value...
+	local i=0 setting
+
+	while [ $i -lt $ROUNDS ]; do
+		load || return
+		for setting in "$@"; do
+			set_knob "${setting%=*}" "${setting#*=}" || return
+		done
+		sleep "0.$((i % 4))"
+		unload && nothing_left || return
+		i=$((i + 1))
+	done
+}
+
+test_unload_under_churn() {
+	local before ret=0
+
+	if loaded; then
+		unload || return
+	fi
+	drop_caches
+	before=$(free_kb)
+	churn -t 128
+	churn -T 16
+	load_and_unload || ret=$?
+	stop_churn && [ $ret -eq 0 ] &&
+	wait_for "free memory to be $before KiB again" free_is_at_least "$before"
+}
+
+test_unload_at_low_orders() {
+	local before ret=0
+
+	before=$(free_kb)
+	churn -t 64
+	churn -T 16
+	load_and_unload high_watermark_kb=64 min_order=0 || ret=$?
+	stop_churn && [ $ret -eq 0 ] &&
+	wait_for "free memory to be $before KiB again" free_is_at_least "$before"
+}
+
+run_tests \
+	test_unload_under_churn \
+	test_unload_at_low_orders
