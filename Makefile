@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# What a person calls. The kernel's build reads Kbuild beside this file.
+
+# A build directory of a kernel with the series applied. Without it the guest
+# kernel in the cache is used, and made first if it isn't there.
+KDIR ?=
+
+ifneq ($(KDIR),)
+# The module must be built by the compiler that the kernel was built by.
+clang := $(shell sed -n 's/^CONFIG_CC_VERSION_TEXT=".*clang version \([0-9]*\)\..*/\1/p' $(KDIR)/.config 2>/dev/null)
+ifneq ($(clang),)
+LLVM ?= $(if $(shell command -v clang-$(clang)),-$(clang),1)
+LIBCLANG_PATH ?= $(wildcard /usr/lib/llvm-$(clang)/lib)
+ifneq ($(LIBCLANG_PATH),)
+export LIBCLANG_PATH
+endif
+endif
+kbuild = $(MAKE) -C $(KDIR) M=$(CURDIR) $(if $(LLVM),LLVM=$(LLVM))
+endif
+
+.PHONY: help
+help: ## Show this
+	@echo 'Targets:'
+	@sed -nE 's/^([a-z_]+):.* ## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@echo
+	@echo 'Variables:'
+	@echo '  KDIR=DIR          build the module for this kernel build directory'
+	@echo '  KERNEL_SRC=PATH   a Linux 7.3 tree or tarball to use in place of a download'
+	@echo '  ARGS="..."        more arguments for demo, shell (see out/lab demo --help) or'
+	@echo '                    the checks to run for test (see scripts/test.sh)'
+	@echo '  PAGE_HINTING_CACHE=DIR   sources and kernels; now'
+	@echo '                    $${XDG_CACHE_HOME:-~/.cache}/page_hinting'
+
+.PHONY: demo
+demo: ## Boot a guest, free 2 GiB in it, and watch the host get them back
+	@scripts/guest.sh demo $(ARGS)
+
+.PHONY: test
+test: ## Run every test there is
+	@scripts/test.sh $(ARGS)
+
+.PHONY: check
+check: ## Run those tests that boot no guest
+	@scripts/test.sh fmt clippy shell series unit
+
+.PHONY: modules
+modules: ## Build page_hinting.ko, for KDIR= or for the guest
+ifneq ($(KDIR),)
+	+$(kbuild) modules
+else
+	@scripts/build-module.sh release
+endif
+
+.PHONY: modules_install
+modules_install: ## Install the module, for KDIR= or into out/install
+ifneq ($(KDIR),)
+	+$(kbuild) modules_install
+else
+	@INSTALL_MOD_PATH=$(or $(INSTALL_MOD_PATH),$(CURDIR)/out/install) scripts/build-module.sh release
+endif
+
+.PHONY: kernel
+kernel: ## Build the guest kernel, and say where it is
+	@scripts/build-kernel.sh release
+
+.PHONY: shell
+shell: ## Boot a guest with the module and get a console in it
+	@scripts/guest.sh shell $(ARGS)
+
+.PHONY: clippy
+clippy: ## Lint the Rust code, a warning is a failure
+	@scripts/test.sh clippy
+
+.PHONY: fmt
+fmt: ## Format the Rust code in place
+	rustfmt --edition 2021 $$(find rust -name '*.rs' -not -path 'rust/policy/*')
+	for crate in $(wildcard tools/lab/Cargo.toml rust/policy/Cargo.toml); do \
+		cargo fmt --manifest-path $$crate || exit 1; \
+	done
+
+.PHONY: clean
+clean: ## Remove what was built here; the cache stays
+	rm -rf out
+ifneq ($(KDIR),)
+	+$(kbuild) clean
+endif

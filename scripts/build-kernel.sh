@@ -1,0 +1,134 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# build-kernel.sh release|debug|base
+#
+# Builds a guest kernel and prints its build directory (as O= has it, complete)
+# on stdout. release and debug have the series applied; base is without it. What
+# is in the cache already, from the same source, series, configuration and
+# toolchain, is not built again.
+
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+variant=${1:-release}
+configs=$root/scripts/configs
+
+case $variant in
+release | base) fragments=("$configs/release.config") need_mib=1500 ;;
+debug) fragments=("$configs/release.config" "$configs/debug.config") need_mib=2500 ;;
+*) die "no such kernel: $variant" "usage: scripts/build-kernel.sh release|debug|base" ;;
+esac
+if [ "$variant" = base ]; then
+	patches=/nonexistent
+elif [ -n "$(series)" ]; then
+	fragments+=("$configs/series.config")
+fi
+
+# --- The tree ---------------------------------------------------------------
+
+# Links to the pristine tree: git am replaces the files which it changes.
+patch_tree() {
+	local patch count=0
+	rm -rf "$entry/source" "$entry/source.git"
+	cp -al "$pristine" "$entry/source"
+	series_begin "$entry/source.git" "$entry/source"
+	while read -r patch; do
+		series_apply "$entry/source.git" "$entry/source" "$patch" >&2 ||
+			die "$(basename "$patch") does not apply to $(basename "$pristine")"
+		count=$((count + 1))
+	done < <(series)
+	[ "$count" = 0 ] || say "$count patches applied"
+	touch "$entry/patched"
+}
+
+# --- The configuration ------------------------------------------------------
+
+kmake() {
+	make -C "$entry/source" O="$build" ARCH=x86_64 LLVM="$llvm" LOCALVERSION= \
+		KBUILD_BUILD_USER=page_hinting KBUILD_BUILD_HOST=localhost -j"$jobs" "$@"
+}
+
+# What the fragments ask for, as NAME=VALUE, the last word on each.
+asked() {
+	sed -nE 's/^# (CONFIG_[A-Z0-9_]+) is not set$/\1=n/p; s/^(CONFIG_[A-Z0-9_]+=.*)$/\1/p' \
+		"${fragments[@]}" | tac | sort -t = -k 1,1 -u
+}
+
+configure() {
+	local name value got wrong=0
+	kmake -s tinyconfig >&2
+	(cd "$build" && "$entry/source/scripts/kconfig/merge_config.sh" -Q -m .config "${fragments[@]}" >/dev/null)
+	kmake -s olddefconfig >&2
+	while IFS='=' read -r name value; do
+		got=$(sed -n "s/^$name=//p" "$build/.config")
+		[ "${got:-n}" = "$value" ] || {
+			say "$name: asked for $value, got ${got:-n}"
+			wrong=1
+		}
+	done < <(asked)
+	[ "$wrong" = 0 ] || {
+		[ "${got_rust:=$(sed -n 's/^CONFIG_RUST=//p' "$build/.config")}" = y ] ||
+			kmake rustavailable >&2 || true
+		die "the $variant configuration did not get all it asks for" \
+			"an option above has lost a dependency, or the toolchain lacks what it needs"
+	}
+}
+
+# --- The cache --------------------------------------------------------------
+
+# The three of a variant that were used last stay, and those in use.
+prune() {
+	local old
+	rm -rf "$cache/kernel/"*.old
+	compgen -G "$cache/kernel/$variant-????????????????" | xargs -r -d '\n' ls -dt | tail -n +4 | while read -r old; do
+		(
+			exec 8>"$cache/lock/$(basename "$old")"
+			flock -n 8 || exit 0
+			say "removing $(basename "$old") from the cache, it is old"
+			mv "$old" "$old.old"
+			rm -rf "$old.old"
+		)
+	done
+}
+
+# ----------------------------------------------------------------------------
+
+"$root/scripts/setup.sh"
+use_toolchain
+make_dir "$cache/kernel"
+pristine=$("$root/scripts/fetch-kernel.sh")
+
+key=$({
+	echo "$pristine"
+	series | xargs -r cat
+	cat "${fragments[@]}"
+	toolchain_id
+} | sha256sum | cut -c 1-16)
+entry=$cache/kernel/$variant-$key
+build=$entry/build
+
+lock "$cache/lock/$variant-$key"
+if [ ! -e "$entry/complete" ]; then
+	need_space "$cache/kernel" "$need_mib" "the $variant kernel"
+	make_dir "$build"
+	[ -e "$entry/patched" ] || patch_tree
+	[ -e "$entry/configured" ] || {
+		configure
+		touch "$entry/configured"
+	}
+	say "building the $variant kernel (log: $entry/build.log)"
+	start=$SECONDS
+	progress "$entry/build.log" '^  [A-Z]' "the $variant kernel" kmake all || {
+		disk_full "$cache/kernel" || {
+			grep -nE -A 5 '(error|Error|undefined symbol)' "$entry/build.log" | tail -n 40 >&2
+			say "the whole log: $entry/build.log"
+		}
+		die "the $variant kernel was not built"
+	}
+	touch "$entry/complete"
+	say "the $variant kernel is built, in $(clock $((SECONDS - start)))"
+	prune
+fi
+touch "$entry"
+printf '%s\n' "$build"

@@ -1,0 +1,34 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Builds what guests are run with: the host program out/lab, and the selftests
+# that go into the guest, static, in out/selftests.
+
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+selftests=$root/tools/testing/selftests/page_hinting
+
+"$root/scripts/setup.sh"
+source=$("$root/scripts/fetch-kernel.sh")
+make_dir "$root/out"
+make_dir "$cache/cargo"
+lock "$cache/lock/cargo"
+
+progress "$root/out/lab.log" '^ *(Downloaded|Compiling)' "the lab program" \
+	env CARGO_TARGET_DIR="$cache/cargo" CARGO_TERM_COLOR=never \
+	cargo build --release --locked --manifest-path "$root/tools/lab/Cargo.toml" || {
+	disk_full "$cache" || cat "$root/out/lab.log" >&2
+	die "tools/lab was not built" "if crates could not be downloaded, check the network"
+}
+cp "$cache/cargo/release/lab" "$root/out/lab.new"
+mv "$root/out/lab.new" "$root/out/lab"
+
+rm -rf "$root/out/selftests"
+make_dir "$root/out/selftests-build"
+progress "$root/out/selftests.log" . "the selftests" \
+	make -C "$selftests" LIB_MK="$source/tools/testing/selftests/lib.mk" \
+	OUTPUT="$root/out/selftests-build" INSTALL_PATH="$root/out/selftests" install || {
+	disk_full "$root/out" || cat "$root/out/selftests.log" >&2
+	die "the selftests were not built"
+}

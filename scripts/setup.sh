@@ -1,0 +1,195 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Makes this machine, a Debian 12 or 13, able to build the guest kernel and the
+# module and to boot guests. Installs what is missing, and only that; quick when
+# nothing is. The kernel's source is fetch-kernel.sh's.
+
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+# A script that has called this already says so to those which it calls.
+[ -z "${PAGE_HINTING_SET_UP:-}" ] || exit 0
+
+rustc_min=1.85.0
+bindgen_min=0.71.1
+bindgen_pinned=0.72.1
+
+[ "$(uname -m)" = x86_64 ] || die "this works on x86_64 machines only, not on $(uname -m)"
+
+# --- Packages ---------------------------------------------------------------
+
+missing=()
+
+# need PACKAGE PROBE: PROBE is a command, or the full path of a file.
+need() {
+	case $2 in
+	/*) [ -e "$2" ] || missing+=("$1") ;;
+	*) command -v "$2" >/dev/null || missing+=("$1") ;;
+	esac
+}
+
+lib=/usr/lib/x86_64-linux-gnu
+need make make
+need gcc gcc
+need libc6-dev $lib/libc.a
+need flex flex
+need bison bison
+need bc bc
+need libelf-dev $lib/libelf.so
+need perl perl
+need python3 python3
+need git git
+need xz-utils xz
+need kmod depmod
+need curl curl
+need ca-certificates /etc/ssl/certs/ca-certificates.crt
+need debian-archive-keyring /usr/share/keyrings/debian-archive-keyring.gpg
+need busybox-static /bin/busybox
+need qemu-system-x86 qemu-system-x86_64
+need shellcheck shellcheck
+[ -n "$(find_llvm)" ] || missing+=(clang-19 lld-19 llvm-19 libclang1-19)
+
+# candidate PACKAGE: the upstream version that apt would install.
+candidate() {
+	apt-cache policy "$1" 2>/dev/null | sed -nE 's/^  Candidate: ([0-9]+:)?([0-9.]+).*/\2/p'
+}
+
+rust_ok() {
+	version_ge "$(rustc_version)" "$rustc_min" && cargo --version >/dev/null 2>&1
+}
+
+# Debian 12 carries a current Rust too, under the names which its browsers use.
+distribution_rust() {
+	if version_ge "$(candidate rustc)" "$rustc_min"; then
+		missing+=(rustc cargo rust-src rustfmt rust-clippy)
+	elif version_ge "$(candidate rustc-web)" "$rustc_min"; then
+		missing+=(rustc-web cargo-web rust-web-src rustfmt-web rust-web-clippy)
+	else
+		die "no Rust: this needs rustc $rustc_min or newer, with cargo" \
+			"Debian 13 has it (rustc), Debian 12 in its updates (rustc-web); or install rustup"
+	fi
+}
+
+as_root() {
+	if [ "$(id -u)" = 0 ]; then
+		"$@"
+	else
+		sudo "$@"
+	fi
+}
+
+may_be_root() {
+	[ "$(id -u)" = 0 ] && return
+	command -v sudo >/dev/null || return 1
+	sudo -n true 2>/dev/null || { [ -t 0 ] && [ -t 2 ]; }
+}
+
+install_packages() {
+	local command="apt-get install --no-install-recommends -y ${missing[*]}"
+	command -v apt-get >/dev/null ||
+		die "missing, and this is no Debian: ${missing[*]}" "install what these Debian packages have"
+	may_be_root || die "packages are missing; as root, run this one command, then this one again:" "  $command"
+	say "installing: ${missing[*]}"
+	export DEBIAN_FRONTEND=noninteractive
+	as_root apt-get -o DPkg::Lock::Timeout=120 -q install --no-remove --no-install-recommends -y \
+		"${missing[@]}" </dev/null >&2 || {
+		disk_full /var || true
+		die "the packages were not installed; apt says why above" \
+			"check the network and the disk, or see what this says as root: $command"
+	}
+}
+
+if [ ${#missing[@]} -gt 0 ] || ! rust_ok; then
+	if command -v apt-get >/dev/null && may_be_root; then
+		say "reading the package lists"
+		as_root apt-get -q update </dev/null >&2 || say "apt-get update failed; going on with the lists there are"
+	fi
+	rust_ok || {
+		[ -z "$(rustc_version)" ] || say "rustc $(rustc_version) is too old, $rustc_min is the oldest that will do"
+		distribution_rust
+	}
+	if ! version_ge "$(tool_version bindgen --version)" "$bindgen_min" &&
+		version_ge "$(candidate bindgen)" "$bindgen_min"; then
+		missing+=(bindgen)
+	fi
+	install_packages
+	hash -r
+	rust_ok || die "rustc on the PATH is $(rustc_version), and $rustc_min is needed" \
+		"$(command -v rustc) hides the one that was just installed: remove it, or update it with rustup"
+fi
+
+# --- bindgen ----------------------------------------------------------------
+
+if ! version_ge "$(tool_version bindgen --version)" "$bindgen_min"; then
+	lock "$cache/lock/tools"
+	if ! version_ge "$(tool_version bindgen --version)" "$bindgen_min"; then
+		need_space "$cache" 600 "building bindgen"
+		say "building bindgen $bindgen_pinned"
+		progress "$cache/bindgen.log" '^ *(Downloaded|Compiling)' bindgen \
+			cargo install bindgen-cli --version "$bindgen_pinned" --locked --root "$cache/tools" || {
+			tail -n 20 "$cache/bindgen.log" >&2
+			disk_full "$cache" || true
+			die "bindgen $bindgen_pinned was not built" "check the network and run the same command again"
+		}
+	fi
+fi
+
+# --- The source of Rust's standard library ----------------------------------
+
+have_rust_src() {
+	[ -f "$(rustc --print sysroot)/lib/rustlib/src/rust/library/core/src/lib.rs" ] ||
+		[ -f "$(rust_src_cache)/library/core/src/lib.rs" ]
+}
+
+# Debian's package of exactly the rustc's version, unpacked but not installed:
+# installed, it would conflict with rustup.
+rust_src_from_debian() {
+	local version mirror suites package deb found
+	version=$(rustc_version)
+	mirror=$(debian_mirror)
+	[ -n "$mirror" ] || return 1
+	for suites in trixie-backports "trixie bookworm-security bookworm-updates" "forky sid"; do
+		# shellcheck disable=SC2086
+		private_apt "$mirror" $suites || continue
+		for package in rust-src rust-web-src; do
+			deb=$(apt_cache madison "$package" 2>/dev/null |
+				awk -F ' *[|] *' -v v="$version" '/Packages/ && ($2 ~ "^" v "[+~-]" || $2 == v) { print $2; exit }')
+			[ -n "$deb" ] || continue
+			make_dir "$cache/download"
+			need_space "$cache" 800 "the source of Rust's standard library"
+			(cd "$cache/download" && apt_get download "$package=$deb") || continue
+			rm -rf "$(rust_src_cache)" "$(rust_src_cache).tmp"
+			make_dir "$(rust_src_cache).tmp"
+			run dpkg-deb -x "$cache/download/$package"_*.deb "$(rust_src_cache).tmp" || continue
+			rm -f "$cache/download/$package"_*.deb
+			found=$(find "$(rust_src_cache).tmp/usr" -path '*/library/core/src/lib.rs' | head -n 1)
+			[ -n "$found" ] || continue
+			mkdir "$(rust_src_cache)"
+			mv "${found%/core/src/lib.rs}" "$(rust_src_cache)/library"
+			rm -rf "$(rust_src_cache).tmp"
+			return
+		done
+	done
+	return 1
+}
+
+if ! have_rust_src; then
+	lock "$cache/lock/tools"
+	say "getting the source of Rust $(rustc_version)'s standard library"
+	# rustup may hang where there is no network.
+	if ! have_rust_src && command -v rustup >/dev/null; then
+		run timeout 60 rustup component add rust-src >&2 ||
+			say "rustup did not deliver it; trying Debian's package"
+	fi
+	have_rust_src || rust_src_from_debian || true
+	have_rust_src ||
+		die "no source of Rust $(rustc_version)'s standard library, which the kernel compiles" \
+			"install rust-src of exactly this version: rustup component add rust-src, or Debian's package"
+fi
+
+# --- QEMU -------------------------------------------------------------------
+
+qemu-system-x86_64 -device virtio-balloon-pci,help 2>/dev/null | grep free-page-reporting >/dev/null ||
+	die "$(qemu-system-x86_64 --version 2>/dev/null | head -n 1 || echo QEMU) is too old: its balloon has no free page reporting" \
+		"QEMU 5.1 has it, 7.2 (Debian 12) is the oldest tried; this one is $(command -v qemu-system-x86_64)"

@@ -1,0 +1,247 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# test.sh [CHECK...]
+#
+# Runs the named checks, or all there are, and goes on after a failure so that
+# all are reported. One line per check as TAP has it; the last line counts the
+# tests, those of the runners below it included. Fails if one of them failed or
+# none ran. The checks:
+#
+#   fmt:        rustfmt on the module and the host crates
+#   clippy:     clippy on the same, a warning is a failure
+#   shell:      every shell script
+#   series:     the patches: checkpatch, and that they apply one by one
+#   unit:       cargo test (nextest if it is there) on the host crates
+#   release:    the selftests in the release guest, every scenario
+#   debug:      the same in the debug guest, and the KUnit tests
+#   unpatched:  the module in a kernel without the series
+
+# shellcheck disable=SC2034,SC2317 # check_* and the variables of made are used by name
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+cd "$root"
+out=$root/out/test
+number=0 passed=0 failed=0 skipped=0
+status=0
+
+all=(fmt clippy shell series unit release debug unpatched)
+checks=("$@")
+[ $# -gt 0 ] || checks=("${all[@]}")
+
+# --- Counting and reporting -------------------------------------------------
+
+# result STATUS NAME SECONDS [COMMENT]
+result() {
+	number=$((number + 1))
+	printf '%s %d - %s (%s)%s\n' "$1" "$number" "$2" "$(clock "$3")" "${4:+ # $4}"
+}
+
+# test_one NAME COMMAND...: one test, its output is shown if it fails.
+test_one() {
+	local name=$1 start=$SECONDS
+	shift
+	if run "$@" >"$out/log" 2>&1; then
+		passed=$((passed + 1))
+		result ok "$name" $((SECONDS - start))
+	else
+		failed=$((failed + 1))
+		sed 's/^/    /' "$out/log"
+		disk_full "$root" || true
+		result "not ok" "$name" $((SECONDS - start))
+	fi
+}
+
+skip_one() {
+	skipped=$((skipped + 1))
+	result ok "$1" 0 "SKIP $2"
+}
+
+# count LOG: the sums of a runner's closing lines, as "passed failed skipped".
+count() {
+	sed -r 's/\x1b\[[0-9;]*m//g' "$1" | awk '
+		# the lab: 12 passed, 0 failed, 1 skipped
+		/^[0-9]+ passed, [0-9]+ failed/ { p += $1; f += $3; s += $5 }
+		# cargo test: test result: ok. 3 passed; 0 failed; 1 ignored; ...
+		/^test result: / { p += $4; f += $6; s += $8 }
+		# nextest: Summary [ 0.1s] 3 tests run: 3 passed (1 slow), 1 failed, 1 skipped
+		/^ *Summary \[/ {
+			for (i = 2; i <= NF; i++) {
+				if ($i ~ /^passed/) p += $(i - 1)
+				if ($i ~ /^(failed|timed)/) f += $(i - 1)
+				if ($i ~ /^skipped/) s += $(i - 1)
+			}
+		}
+		END { print p + 0, f + 0, s + 0 }'
+}
+
+# test_runner NAME COMMAND...: a runner of many tests, shown as it goes. One
+# that fails without saying which test did, or that ran none, counts as one.
+test_runner() {
+	local name=$1 start=$SECONDS log p f s code=0
+	shift
+	log=$out/${name//[^a-z0-9-]/_}.log
+	# shellcheck disable=SC2016
+	run bash -c 'set -o pipefail; "$@" 2>&1 | tee "$0" | sed -u "s/^/    /"' "$log" "$@" || code=$?
+	read -r p f s < <(count "$log")
+	if [ "$f" = 0 ] && { [ "$code" != 0 ] || [ $((p + s)) = 0 ]; }; then
+		f=1
+	fi
+	passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+	if [ "$f" = 0 ]; then
+		result ok "$name" $((SECONDS - start)) "$p passed, $s skipped"
+	else
+		result "not ok" "$name" $((SECONDS - start)) "$p passed, $f failed, $s skipped; log: ${log#"$root"/}"
+	fi
+}
+
+# made VARIABLE NAME COMMAND...: what COMMAND prints goes to VARIABLE; a test,
+# because what comes after it needs it.
+made() {
+	local variable=$1 name=$2 start=$SECONDS
+	shift 2
+	[ -z "${!variable:-}" ] || return 0
+	if run "$@" >"$out/made"; then
+		printf -v "$variable" '%s' "$(cat "$out/made")"
+		passed=$((passed + 1))
+		result ok "$name" $((SECONDS - start))
+	else
+		failed=$((failed + 1))
+		result "not ok" "$name" $((SECONDS - start))
+		return 1
+	fi
+}
+
+have_source() {
+	made source "the kernel's source is there" "$root/scripts/fetch-kernel.sh"
+}
+
+# The host crates of this checkout.
+crates() {
+	local crate
+	for crate in tools/lab rust/policy; do
+		[ ! -f "$crate/Cargo.toml" ] || echo "$crate"
+	done
+}
+
+# --- Checks -----------------------------------------------------------------
+
+check_fmt() {
+	local crate files
+	have_source || return 0
+	mapfile -t files < <(find rust -name '*.rs' -not -path 'rust/policy/*' -not -path '*/target/*' 2>/dev/null | sort)
+	[ ${#files[@]} = 0 ] ||
+		test_one "rustfmt: the module" rustfmt --check --edition 2021 --config-path "$source/.rustfmt.toml" "${files[@]}"
+	for crate in $(crates); do
+		test_one "rustfmt: $crate" cargo fmt --check --manifest-path "$crate/Cargo.toml"
+	done
+}
+
+check_clippy() {
+	local crate
+	test_one "clippy: the module" scripts/build-module.sh release CLIPPY=1
+	for crate in $(crates); do
+		test_one "clippy: $crate" env CARGO_TARGET_DIR="$cache/cargo" \
+			cargo clippy --locked --all-targets --manifest-path "$crate/Cargo.toml" -- -D warnings
+	done
+}
+
+check_shell() {
+	local file
+	while read -r file; do
+		test_one "shellcheck: $file" shellcheck -x "$file"
+	done < <(git ls-files --cached --others --exclude-standard | while read -r file; do
+		[ -f "$file" ] || continue
+		case $file in
+		*.sh) echo "$file" ;;
+		*) ! head -n 1 "$file" | grep -aqE '^#!.*[/ ](ba|da)?sh( |$)' || echo "$file" ;;
+		esac
+	done | sort)
+}
+
+check_series() {
+	local patch scratch file
+	have_source || return 0
+	scratch=$out/series
+	rm -rf "$scratch"
+	mkdir -p "$scratch/tree"
+	while read -r file; do
+		install -D -m 644 "$source/$file" "$scratch/tree/$file"
+	done < <(series_files "$source")
+	series_begin "$scratch/git" "$scratch/tree"
+	while read -r patch; do
+		test_one "checkpatch: $(basename "$patch")" \
+			"$source/scripts/checkpatch.pl" --no-tree --strict --no-signoff --quiet "$patch"
+		test_one "applies: $(basename "$patch")" series_apply "$scratch/git" "$scratch/tree" "$patch"
+	done < <(series)
+	[ -n "$(series)" ] || skip_one "the series" "there are no patches"
+}
+
+check_unit() {
+	local crate runner=(cargo test)
+	! cargo nextest --version >/dev/null 2>&1 || runner=(cargo nextest run --no-tests=pass)
+	for crate in $(crates); do
+		test_runner "cargo test: $crate" env CARGO_TARGET_DIR="$cache/cargo" CARGO_TERM_COLOR=never \
+			"${runner[@]}" --locked --manifest-path "$crate/Cargo.toml"
+	done
+}
+
+have_lab() {
+	made lab_built "the lab and the selftests are built" bash -c 'scripts/build-lab.sh && echo yes'
+}
+
+# guest NAME KERNEL MODULE SCENARIO
+guest() {
+	test_runner "guest: $1" out/lab test --kernel "$2/arch/x86/boot/bzImage" --module "$3" \
+		--selftests out/selftests --name "$1" --scenario "$4" --out "out/test/$1"
+}
+
+check_release() {
+	made release "the release kernel is built" scripts/build-kernel.sh release || return 0
+	made release_module "the release module is built" scripts/build-module.sh release || return 0
+	have_lab || return 0
+	guest release "$release" "$release_module" all
+}
+
+check_debug() {
+	made debug "the debug kernel is built" scripts/build-kernel.sh debug || return 0
+	made debug_module "the debug module is built" scripts/build-module.sh debug || return 0
+	have_lab || return 0
+	guest debug "$debug" "$debug_module" all
+}
+
+check_unpatched() {
+	made base "the unpatched kernel is built" scripts/build-kernel.sh base || return 0
+	made release_module "the release module is built" scripts/build-module.sh release || return 0
+	have_lab || return 0
+	guest unpatched "$base" "$release_module" unpatched
+}
+
+# ----------------------------------------------------------------------------
+
+for check in "${checks[@]}"; do
+	case " ${all[*]} " in
+	*" $check "*) ;;
+	*) die "no such check: $check" "there are: ${all[*]}" ;;
+	esac
+done
+
+start=$SECONDS
+make_dir "$out"
+lock "$root/out/lock-test"
+"$root/scripts/setup.sh"
+export PAGE_HINTING_SET_UP=1
+use_toolchain
+
+source='' release='' release_module='' debug='' debug_module='' base='' lab_built=''
+for check in "${checks[@]}"; do
+	say "$check (after $(clock $((SECONDS - start))))"
+	"check_$check"
+done
+
+[ "$failed" = 0 ] && [ $((passed + failed)) -gt 0 ] || status=1
+say "done, in $(clock $((SECONDS - start)))"
+printf '1..%d\n' "$number"
+printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
+exit "$status"
