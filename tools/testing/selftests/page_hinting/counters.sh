@@ -47,8 +47,11 @@ areas_of_pagetypeinfo() {
 pages_of_buddyinfo() {
 	areas_of_buddyinfo | awk '{
 		n = 0
-		for (i = 3; i <= NF; i++)
-			n += $i * 2 ^ (i - 3)
+		size = 1
+		for (i = 3; i <= NF; i++) {
+			n += $i * size
+			size *= 2
+		}
 		print $1, $2, n
 	}'
 }

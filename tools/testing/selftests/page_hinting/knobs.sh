@@ -69,6 +69,7 @@ refuses_nonsense() {
 }
 
 accepts_newline() {
+	accepts "$1" "$3" &&
 	expect "writing '$2' and a newline to $1" "$(write_of "$1" "$2$NL")" ok &&
 	expect "$1 after it" "$(get "$1")" "$2"
 }

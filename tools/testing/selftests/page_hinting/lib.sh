@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=dash disable=SC2317
+# shellcheck shell=dash
 #
 # Helpers of the page_hinting selftests, for a POSIX shell such as busybox ash.
 #
@@ -140,13 +140,7 @@ load() {
 	[ "$errno" = ok ] || fail "loading $KO: $errno"
 }
 
-unnothing_left() {
-	if loaded || [ -e "$SYSFS" ]; then
-		fail "the module or $SYSFS is there"
-	fi
-}
-
-load() {
+unload() {
 	rmmod page_hinting || fail "rmmod failed"
 }
 
@@ -253,8 +247,8 @@ free_kb() {
 
 # The same from the counters of the free areas, without the per-CPU lists.
 buddy_kb() {
-	awk '{ for (i = 5; i <= NF; i++) n += $i * 2 ^ (i - 5) } END { print n * 4 }' \
-		/proc/buddyinfo
+	awk '{ kb = 4; for (i = 5; i <= NF; i++) { n += $i * kb; kb *= 2 } }
+		END { print n }' /proc/buddyinfo
 }
 
 # Memory in MiB that a test can take without the guest getting short of it.
