@@ -1,11 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=dash
+# shellcheck shell=dash source-path=SCRIPTDIR
 # Three ways to count free memory agree, as exactly as in a kernel without
 # hinting: the counters of the free areas (buddyinfo), the blocks that are
 # really on the lists (pagetypeinfo), and the zone's own (nr_free_pages).
 
-# shellcheck source=./lib.sh
 . "$(dirname "$0")/lib.sh"
 
 # A line "node zone order0 ... order10" for each zone that has memory.

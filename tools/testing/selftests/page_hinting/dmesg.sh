@@ -1,9 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=dash
+# shellcheck shell=dash source-path=SCRIPTDIR
 # The kernel log since boot and the taint.  Run it last.
 
-# shellcheck source=./lib.sh
 . "$(dirname "$0")/lib.sh"
 
 test_log_since_boot() {

@@ -1,11 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=dash
+# shellcheck shell=dash source-path=SCRIPTDIR
 # The reporting device goes from mm/page_reporting.c to the module at insmod and
 # back at rmmod, and only its owner uses it.  Upstream has no counters; each of
 # its reports makes the device raise an interrupt, so these are counted.
 
-# shellcheck source=./lib.sh
 . "$(dirname "$0")/lib.sh"
 
 DELAY=/sys/module/page_reporting/parameters/page_reporting_delay_ms

@@ -1,9 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=dash
+# shellcheck shell=dash source-path=SCRIPTDIR
 # Memory that is freed gets hinted, within the bound, and only when enabled.
 
-# shellcheck source=./lib.sh
 . "$(dirname "$0")/lib.sh"
 
 MIB=256

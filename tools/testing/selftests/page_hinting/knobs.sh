@@ -1,9 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=dash
+# shellcheck shell=dash source-path=SCRIPTDIR
 # Every knob with its default, good values and bad ones.
 
-# shellcheck source=./lib.sh
 . "$(dirname "$0")/lib.sh"
 
 # knob default minimum maximum

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=dash
+# shellcheck shell=dash source-path=SCRIPTDIR
 #
 # Helpers of the page_hinting selftests, for a POSIX shell such as busybox ash.
 #

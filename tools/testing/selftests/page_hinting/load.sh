@@ -1,9 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=dash
+# shellcheck shell=dash source-path=SCRIPTDIR
 # insmod, what it makes, rmmod, and that again and again.
 
-# shellcheck source=./lib.sh
 . "$(dirname "$0")/lib.sh"
 
 file_mode_is() { # FILE MODE

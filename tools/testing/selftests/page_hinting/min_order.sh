@@ -1,9 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=dash
+# shellcheck shell=dash source-path=SCRIPTDIR
 # min_order: blocks of this order and above are hinted, smaller ones are not.
 
-# shellcheck source=./lib.sh
 . "$(dirname "$0")/lib.sh"
 
 MIB=64

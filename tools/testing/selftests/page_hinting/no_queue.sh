@@ -1,10 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=dash
+# shellcheck shell=dash source-path=SCRIPTDIR
 # For a guest that has no balloon device, or one without free page reporting:
 # the module loads all the same, waits for a device, and can be unloaded.
 
-# shellcheck source=./lib.sh
 . "$(dirname "$0")/lib.sh"
 
 test_loads_with_status_no_queue() {

@@ -1,10 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=dash
+# shellcheck shell=dash source-path=SCRIPTDIR
 # Hinted memory is memory like any other: all of it can be allocated again,
 # reads zero when fresh, and keeps what is written to it.
 
-# shellcheck source=./lib.sh
 . "$(dirname "$0")/lib.sh"
 
 zerocheck() { # ARGUMENT...

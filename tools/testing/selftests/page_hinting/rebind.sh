@@ -1,9 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=dash
+# shellcheck shell=dash source-path=SCRIPTDIR
 # The balloon device goes and comes while the module is loaded.
 
-# shellcheck source=./lib.sh
 . "$(dirname "$0")/lib.sh"
 
 MIB=128

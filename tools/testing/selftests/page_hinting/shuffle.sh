@@ -1,9 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=dash
+# shellcheck shell=dash source-path=SCRIPTDIR
 # For a guest booted with page_alloc.shuffle=1: insmod is refused, and says why.
 
-# shellcheck source=./lib.sh
 . "$(dirname "$0")/lib.sh"
 
 test_shuffling_is_on() {

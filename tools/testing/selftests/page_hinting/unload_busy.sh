@@ -1,9 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=dash
+# shellcheck shell=dash source-path=SCRIPTDIR
 # rmmod in the middle of hinting, again and again, loses no page.
 
-# shellcheck source=./lib.sh
 . "$(dirname "$0")/lib.sh"
 
 ROUNDS=20

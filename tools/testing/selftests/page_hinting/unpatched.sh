@@ -1,9 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
-# shellcheck shell=dash
+# shellcheck shell=dash source-path=SCRIPTDIR
 # For a guest whose kernel lacks the patches: insmod is refused.
 
-# shellcheck source=./lib.sh
 . "$(dirname "$0")/lib.sh"
 
 test_insmod_is_refused() {
