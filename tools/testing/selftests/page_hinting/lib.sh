@@ -281,6 +281,14 @@ balloon_device() { # prints the name of the bound device, such as virtio0
 	done
 }
 
+unbind() { # DEVICE
+	echo "$1" > "$BALLOON/unbind" || fail "unbind of $1"
+}
+
+bind() { # DEVICE
+	echo "$1" > "$BALLOON/bind" || fail "bind of $1"
+}
+
 # Interrupts that the balloon device has raised since boot.
 balloon_interrupts() { # DEVICE
 	awk -v dev="$1" '

@@ -7,14 +7,6 @@
 
 MIB=128
 
-unbind() {
-	echo "$device" > $BALLOON/unbind || fail "unbind of $device"
-}
-
-bind() {
-	echo "$device" > $BALLOON/bind || fail "bind of $device"
-}
-
 hints() {
 	local want
 
@@ -26,9 +18,9 @@ hints() {
 test_device_goes() {
 	device=$(balloon_device)
 	[ -n "$device" ] || fail "no balloon device" || return
-	load_fresh && wait_settled && unbind &&
+	load_fresh && wait_settled && unbind "$device" &&
 	wait_for "status no-queue" status_is no-queue &&
-	expect isolated_kb "$(get stats/isolated_kb)" 0
+	wait_for "isolated_kb of 0" stat_is isolated_kb 0
 }
 
 test_nothing_is_hinted_without_it() {
@@ -41,17 +33,17 @@ test_nothing_is_hinted_without_it() {
 }
 
 test_device_comes_back() {
-	bind && hints && wait_settled
+	bind "$device" && hints && wait_settled
 }
 
 test_device_comes_after_insmod() {
-	unload && unbind && load && status_is no-queue ||
+	unload && unbind "$device" && load && status_is no-queue ||
 		fail "status is '$(get status)' without a device" || return
-	bind && hints && wait_settled
+	bind "$device" && hints && wait_settled
 }
 
 test_rmmod_without_device() {
-	unbind && unload && bind && load && hints && wait_settled
+	unbind "$device" && unload && bind "$device" && load && hints && wait_settled
 }
 
 test_unbind_while_hinting() {
@@ -60,8 +52,8 @@ test_unbind_while_hinting() {
 	wait_settled || return
 	before=$(free_kb)
 	while [ $i -lt 10 ]; do
-		memhog -t $MIB && unbind &&
-		expect isolated_kb "$(get stats/isolated_kb)" 0 && bind || return
+		memhog -t $MIB && unbind "$device" &&
+		wait_for "isolated_kb of 0" stat_is isolated_kb 0 && bind "$device" || return
 		i=$((i + 1))
 	done
 	hints && wait_settled &&
