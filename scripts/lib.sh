@@ -264,11 +264,11 @@ private_apt() {
 		#clear APT::Update::Post-Invoke;
 		#clear APT::Update::Post-Invoke-Success;
 	END
-	run apt-get -c="$cache/apt/apt.conf" -q update >"$cache/apt/update.log" 2>&1 || {
-		grep -E '^(E|Err|W):' "$cache/apt/update.log" | head -n 3 >&2 || true
-	}
+	run apt-get -c="$cache/apt/apt.conf" -q update >"$cache/apt/update.log" 2>&1 || true
 	# A suite that this mirror lacks is no error as long as another is there.
-	compgen -G "$cache/apt/lists/*_Packages*" >/dev/null
+	compgen -G "$cache/apt/lists/*_Packages*" >/dev/null && return
+	grep -E '^(E|Err|W):' "$cache/apt/update.log" | head -n 2 >&2 || true
+	return 1
 }
 
 apt_get() {
@@ -313,7 +313,8 @@ series_git() {
 series_begin() {
 	git init -q --bare "$1"
 	git --git-dir="$1" config core.bare false
-	series_files "$2" | series_git "$1" "$2" add -f --pathspec-from-file=-
+	[ -z "$(series)" ] ||
+		series_files "$2" | series_git "$1" "$2" add -f --pathspec-from-file=-
 	series_git "$1" "$2" commit -q --allow-empty -m Linux
 }
 

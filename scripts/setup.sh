@@ -142,10 +142,18 @@ have_rust_src() {
 		[ -f "$(rust_src_cache)/library/core/src/lib.rs" ]
 }
 
+# unpack_library DEB DIR: only the library, not the compiler.
+unpack_library() {
+	dpkg-deb --fsys-tarfile "$1" |
+		tar -x -C "$2" --strip-components=4 --wildcards \
+			--no-wildcards-match-slash './usr/src/rustc*/library' &&
+		[ -f "$2/library/core/src/lib.rs" ]
+}
+
 # Debian's package of exactly the rustc's version, unpacked but not installed:
 # installed, it would conflict with rustup.
 rust_src_from_debian() {
-	local version mirror suites package deb found
+	local version mirror suites package deb
 	version=$(rustc_version)
 	mirror=$(debian_mirror)
 	[ -n "$mirror" ] || return 1
@@ -161,13 +169,9 @@ rust_src_from_debian() {
 			(cd "$cache/download" && apt_get download "$package=$deb") || continue
 			rm -rf "$(rust_src_cache)" "$(rust_src_cache).tmp"
 			make_dir "$(rust_src_cache).tmp"
-			run dpkg-deb -x "$cache/download/$package"_*.deb "$(rust_src_cache).tmp" || continue
+			run unpack_library "$cache/download/$package"_*.deb "$(rust_src_cache).tmp" || continue
 			rm -f "$cache/download/$package"_*.deb
-			found=$(find "$(rust_src_cache).tmp/usr" -path '*/library/core/src/lib.rs' | head -n 1)
-			[ -n "$found" ] || continue
-			mkdir "$(rust_src_cache)"
-			mv "${found%/core/src/lib.rs}" "$(rust_src_cache)/library"
-			rm -rf "$(rust_src_cache).tmp"
+			mv "$(rust_src_cache).tmp" "$(rust_src_cache)"
 			return
 		done
 	done
