@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The command line.
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Parser, Subcommand, value_parser};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Boots guests under QEMU and measures the memory that they give back.
+#[derive(Debug, Parser)]
+#[command(name = "lab", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Touch and free memory in a guest and watch the host get it back
+    Demo(DemoArgs),
+    /// Run the selftests in guests
+    Test(TestArgs),
+    /// Open a shell in a guest
+    Shell(ShellArgs),
+}
+
+/// What every guest is made of.
+#[derive(Debug, Clone, Args)]
+pub struct GuestArgs {
+    /// Guest kernel image
+    #[arg(long, value_name = "BZIMAGE")]
+    pub kernel: PathBuf,
+    /// QEMU to run
+    #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-x86_64")]
+    pub qemu: PathBuf,
+    /// Static busybox to put into the guest
+    #[arg(long, value_name = "FILE", default_value = "/bin/busybox")]
+    pub busybox: PathBuf,
+    /// Number of virtual CPUs
+    #[arg(long, default_value_t = 2, value_parser = value_parser!(u32).range(1..=64))]
+    pub smp: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    #[command(flatten)]
+    pub guest: GuestArgs,
+    /// The page_hinting module
+    #[arg(long, value_name = "KO", required_unless_present = "upstream")]
+    pub module: Option<PathBuf>,
+    /// Do not load the module: show what the kernel's own mm/page_reporting does
+    #[arg(long)]
+    pub upstream: bool,
+    /// Directory of the installed selftests, which has memhog
+    #[arg(long, value_name = "DIR", default_value = "out/selftests")]
+    pub selftests: PathBuf,
+    /// Guest memory in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 4096, value_parser = value_parser!(u64).range(512..=1 << 20))]
+    pub mem: u64,
+    /// Memory to touch and free in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 2048, value_parser = value_parser!(u64).range(16..=1 << 20))]
+    pub touch: u64,
+    /// How long to watch after the free, in seconds [default: 10, with --upstream 40]
+    #[arg(long, value_name = "S", value_parser = value_parser!(u64).range(1..=600))]
+    pub window: Option<u64>,
+    /// Longest time for each of the guest's steps, in seconds
+    #[arg(long, value_name = "S", default_value_t = 120, value_parser = value_parser!(u64).range(1..=3600))]
+    pub timeout: u64,
+    /// Directory for result.json, demo.png and guest.log
+    #[arg(long, value_name = "DIR", default_value = "out/demo")]
+    pub out: PathBuf,
+}
+
+/// Memory in MiB that a guest needs beside what is touched in it.
+pub const GUEST_OWN_MIB: u64 = 256;
+
+impl DemoArgs {
+    /// How long the memory is watched after the free.
+    pub fn window(&self) -> Duration {
+        Duration::from_secs(self.window.unwrap_or(if self.upstream { 40 } else { 10 }))
+    }
+
+    /// Longest time for each of the guest's steps.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+
+    /// Checks what the parser cannot.
+    pub fn validate(&self) -> Result<()> {
+        ensure!(
+            self.touch + GUEST_OWN_MIB <= self.mem,
+            "--touch {} does not fit into --mem {}: the guest itself needs {GUEST_OWN_MIB} MiB",
+            self.touch,
+            self.mem
+        );
+        self.guest.validate()?;
+        if let Some(module) = &self.module {
+            readable("--module", module)?;
+        }
+        readable("memhog in --selftests", &self.selftests.join("memhog"))
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct TestArgs {
+    #[command(flatten)]
+    pub guest: GuestArgs,
+    /// The page_hinting module
+    #[arg(long, value_name = "KO")]
+    pub module: PathBuf,
+    /// Directory of the installed selftests
+    #[arg(long, value_name = "DIR")]
+    pub selftests: PathBuf,
+    /// What to call this kernel in the report
+    #[arg(long, default_value = "release")]
+    pub name: String,
+    /// Scenarios to run, separated by commas; "all" is all that suit a patched kernel
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_delimiter = ',',
+        default_value = "all"
+    )]
+    pub scenario: Vec<String>,
+    /// Guest memory in MiB; 3072 gives a guest with two large zones
+    #[arg(long, value_name = "MIB", default_value_t = 3072, value_parser = value_parser!(u64).range(512..=1 << 20))]
+    pub mem: u64,
+    /// Longest time for a boot and for each test, in seconds
+    #[arg(long, value_name = "S", default_value_t = 300, value_parser = value_parser!(u64).range(1..=3600))]
+    pub timeout: u64,
+    /// Directory for the logs
+    #[arg(long, value_name = "DIR", default_value = "out/test")]
+    pub out: PathBuf,
+}
+
+impl TestArgs {
+    /// Longest time for a boot and for each test.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+
+    /// Checks what the parser cannot.
+    pub fn validate(&self) -> Result<()> {
+        self.guest.validate()?;
+        readable("--module", &self.module)?;
+        readable(
+            "scenarios in --selftests",
+            &self.selftests.join("scenarios"),
+        )
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct ShellArgs {
+    #[command(flatten)]
+    pub guest: GuestArgs,
+    /// The page_hinting module
+    #[arg(long, value_name = "KO")]
+    pub module: PathBuf,
+    /// Directory of the installed selftests, if it is there
+    #[arg(long, value_name = "DIR", default_value = "out/selftests")]
+    pub selftests: PathBuf,
+    /// Guest memory in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 4096, value_parser = value_parser!(u64).range(512..=1 << 20))]
+    pub mem: u64,
+    /// Directory for guest.log
+    #[arg(long, value_name = "DIR", default_value = "out/shell")]
+    pub out: PathBuf,
+}
+
+impl ShellArgs {
+    /// Checks what the parser cannot.
+    pub fn validate(&self) -> Result<()> {
+        self.guest.validate()?;
+        readable("--module", &self.module)
+    }
+}
+
+impl GuestArgs {
+    fn validate(&self) -> Result<()> {
+        readable("--kernel", &self.kernel)?;
+        readable("--busybox", &self.busybox)
+            .context("a static busybox is needed: apt-get install busybox-static")
+    }
+}
+
+fn readable(what: &str, path: &Path) -> Result<()> {
+    let file = File::open(path).with_context(|| format!("{what}: {}", path.display()))?;
+    let is_file = file.metadata().is_ok_and(|m| m.is_file());
+    ensure!(is_file, "{what}: {}: not a file", path.display());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    fn demo(line: &str) -> DemoArgs {
+        match parse(line).unwrap().command {
+            Command::Demo(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn demo_defaults() {
+        let args = demo("lab demo --kernel k --module m");
+        assert_eq!((args.mem, args.touch, args.guest.smp), (4096, 2048, 2));
+        assert_eq!(args.window(), Duration::from_secs(10));
+        assert_eq!(args.out, Path::new("out/demo"));
+    }
+
+    #[test]
+    fn upstream_needs_no_module_and_watches_longer() {
+        let args = demo("lab demo --kernel k --upstream");
+        assert_eq!(args.window(), Duration::from_secs(40));
+        let args = demo("lab demo --kernel k --upstream --window 5");
+        assert_eq!(args.window(), Duration::from_secs(5));
+    }
+
+    #[test]
+    fn missing_and_bad_values_are_refused() {
+        let kind = |line: &str| parse(line).unwrap_err().kind();
+        assert_eq!(
+            kind("lab demo --kernel k"),
+            ErrorKind::MissingRequiredArgument
+        );
+        assert_eq!(
+            kind("lab demo --module m"),
+            ErrorKind::MissingRequiredArgument
+        );
+        for bad in [
+            "--mem 0",
+            "--mem 4G",
+            "--touch 15",
+            "--smp 0",
+            "--smp 65",
+            "--window 0",
+            "--timeout x",
+        ] {
+            let line = format!("lab demo --kernel k --module m {bad}");
+            assert!(
+                matches!(kind(&line), ErrorKind::ValueValidation),
+                "{bad}: {:?}",
+                kind(&line)
+            );
+        }
+    }
+
+    #[test]
+    fn more_than_fits_is_refused_before_files_are_looked_at() {
+        let error = demo("lab demo --kernel k --module m --mem 2048 --touch 2048")
+            .validate()
+            .unwrap_err();
+        assert!(error.to_string().contains("does not fit"), "{error:#}");
+    }
+
+    #[test]
+    fn a_missing_kernel_is_named() {
+        let error = demo("lab demo --kernel /nonexistent/bzImage --module m")
+            .validate()
+            .unwrap_err();
+        assert!(
+            format!("{error:#}").contains("--kernel: /nonexistent/bzImage"),
+            "{error:#}"
+        );
+    }
+
+    #[test]
+    fn scenarios_are_separated_by_commas() {
+        let line = "lab test --kernel k --module m --selftests s --scenario balloon,kunit";
+        match parse(line).unwrap().command {
+            Command::Test(args) => assert_eq!(args.scenario, ["balloon", "kunit"]),
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,490 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Starts, ends and outlives guests.
+//!
+//! Nothing of a guest stays behind: QMP and the virtio port are socket pairs, the
+//! initramfs is a memory file, and QEMU is killed when the [`Guest`] is dropped, or
+//! by the kernel when the lab itself dies.
+
+use crate::cli::GuestArgs;
+use crate::interrupt::{self, Interrupted};
+use crate::port::{self, Port, Silence};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::unistd::{Pid, getpid, getppid, setpgid};
+use qapi::{Qmp, Stream, qmp};
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// Oldest QEMU that the lab is tried with: Debian 12's.
+const OLDEST: (u32, u32) = (7, 2);
+/// Longest time for QEMU itself to answer, or to end.
+const QEMU_LIMIT: Duration = Duration::from_secs(30);
+/// Lines of a guest's log that are shown when it failed.
+const TAIL_LINES: usize = 40;
+
+/// What runs the guest's code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accel {
+    Kvm,
+    Tcg,
+}
+
+impl Accel {
+    /// KVM where there is any, and why there is none otherwise.
+    pub fn detect() -> (Self, &'static str) {
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let opens = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/kvm")
+            .is_ok();
+        Self::choose(&cpuinfo, opens)
+    }
+
+    fn choose(cpuinfo: &str, kvm_opens: bool) -> (Self, &'static str) {
+        let has_flag = cpuinfo
+            .lines()
+            .find(|line| line.starts_with("flags"))
+            .is_some_and(|line| {
+                line.split_whitespace()
+                    .any(|flag| flag == "vmx" || flag == "svm")
+            });
+        if !has_flag {
+            (Accel::Tcg, "the CPU shows neither vmx nor svm")
+        } else if !kvm_opens {
+            (Accel::Tcg, "/dev/kvm cannot be opened")
+        } else {
+            (Accel::Kvm, "the CPU can, and /dev/kvm opens")
+        }
+    }
+
+    /// Its name in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Accel::Kvm => "kvm",
+            Accel::Tcg => "tcg",
+        }
+    }
+
+    fn arguments(self) -> [&'static str; 4] {
+        match self {
+            Accel::Kvm => ["-accel", "kvm", "-cpu", "host"],
+            // Without erms and fsrm, which TCG executes a byte at a time: Linux then
+            // clears pages by words, eight times as fast.
+            Accel::Tcg => [
+                "-accel",
+                "tcg,thread=multi",
+                "-cpu",
+                "max,erms=off,fsrm=off",
+            ],
+        }
+    }
+}
+
+/// What the guest's console is connected with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Console {
+    /// The log alone.
+    Log,
+    /// The terminal, and the log.
+    Terminal,
+}
+
+/// How to start a guest.
+pub struct Config<'a> {
+    pub args: &'a GuestArgs,
+    pub mem_mib: u64,
+    /// The job in guest/ to run.
+    pub job: &'a str,
+    /// `-device` arguments beside those of the lab.
+    pub devices: &'a [&'a str],
+    /// Words for the kernel command line.
+    pub kernel_args: &'a str,
+    pub console: Console,
+    /// The root file system.
+    pub initramfs: &'a [u8],
+    /// File for what the console says.
+    pub log: PathBuf,
+}
+
+/// The device that is hinted.
+pub const BALLOON: &str = "virtio-balloon-pci,free-page-reporting=on";
+
+type QmpStream = Stream<BufReader<UnixStream>, UnixStream>;
+
+/// A running guest.
+pub struct Guest {
+    child: Child,
+    qmp: Option<Qmp<QmpStream>>,
+    pub port: Port,
+    pub accel: Accel,
+    /// QEMU's version, such as "7.2.22".
+    pub qemu_version: String,
+    log: PathBuf,
+    errors: PathBuf,
+}
+
+impl Guest {
+    /// Starts QEMU; the guest boots.
+    pub fn start(config: &Config<'_>) -> Result<Self> {
+        check_version(&config.args.qemu)?;
+        let errors = config.log.with_extension("qemu.log");
+        let stderr = create(&errors)?;
+        create(&config.log)?;
+
+        let (qmp, qmp_child) = UnixStream::pair()?;
+        let (port, port_child) = UnixStream::pair()?;
+        let initramfs = memory_file(config.initramfs)?;
+        let inherited: [OwnedFd; 3] = [qmp_child.into(), port_child.into(), initramfs];
+        let (accel, _) = Accel::detect();
+
+        let mut command = Command::new(&config.args.qemu);
+        command
+            .args(arguments(
+                config,
+                accel,
+                inherited.each_ref().map(AsRawFd::as_raw_fd),
+            ))
+            .stdin(match config.console {
+                Console::Log => Stdio::null(),
+                Console::Terminal => Stdio::inherit(),
+            })
+            .stdout(match config.console {
+                Console::Log => Stdio::null(),
+                Console::Terminal => Stdio::inherit(),
+            })
+            .stderr(stderr);
+        prepare_child(&mut command, &inherited, config.console);
+        let child = command
+            .spawn()
+            .with_context(|| format!("cannot start {}", config.args.qemu.display()))?;
+        drop(inherited);
+
+        let mut guest = Guest {
+            child,
+            qmp: None,
+            port: Port::new(port)?,
+            accel,
+            qemu_version: String::new(),
+            log: config.log.clone(),
+            errors,
+        };
+        let handshake = guest.handshake(qmp);
+        handshake.map_err(|error| guest.explain(error))?;
+        Ok(guest)
+    }
+
+    fn handshake(&mut self, stream: UnixStream) -> Result<()> {
+        wait_readable(&stream)?;
+        stream.set_read_timeout(Some(QEMU_LIMIT))?;
+        let mut reader = BufReader::new(stream.try_clone()?);
+        ensure!(!reader.fill_buf()?.is_empty(), "QEMU refuses to start");
+        let mut qmp = Qmp::new(Stream::new(reader, stream));
+        let version = qmp.handshake()?.version.qemu;
+        self.qemu_version = format!("{}.{}.{}", version.major, version.minor, version.micro);
+        self.qmp = Some(qmp);
+        Ok(())
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where the console's log is kept.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// Says about an error of this guest what its log and QEMU say.
+    pub fn explain(&mut self, error: anyhow::Error) -> anyhow::Error {
+        if error.is::<Interrupted>() {
+            return error;
+        }
+        let mut text = format!("{error:#}");
+        if error.is::<Silence>() || self.qmp.is_none() {
+            match self.ended_within(Duration::from_millis(500)) {
+                Ok(Some(status)) => text += &format!(" (QEMU ended, {status})"),
+                _ => text += " (QEMU is running)",
+            }
+        }
+        let said = fs::read_to_string(&self.errors).unwrap_or_default();
+        if !said.trim().is_empty() {
+            text += &format!("\nQEMU said:\n{}", indent(said.trim_end()));
+        }
+        text += &format!("\n{}", log_tail(&self.log));
+        anyhow!(text)
+    }
+
+    /// Waits for QEMU to end by itself.
+    pub fn wait(&mut self) -> Result<ExitStatus> {
+        loop {
+            interrupt::check()?;
+            if let Some(status) = self.ended_within(interrupt::NOTICE)? {
+                return Ok(status);
+            }
+        }
+    }
+
+    /// Ends the guest at once.
+    pub fn quit(mut self) -> Result<()> {
+        self.ask_to_quit();
+        ensure!(
+            self.ended_within(QEMU_LIMIT)?.is_some(),
+            "QEMU does not end when told to; it has been killed"
+        );
+        Ok(())
+    }
+
+    fn ask_to_quit(&mut self) {
+        if let Some(mut qmp) = self.qmp.take() {
+            // QEMU may be gone already, which is as good.
+            let _ = qmp.execute(&qmp::quit {});
+        }
+    }
+
+    fn ended_within(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
+        let end = Instant::now() + limit;
+        loop {
+            let status = self.child.try_wait()?;
+            if status.is_some() || Instant::now() >= end {
+                return Ok(status);
+            }
+            sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // A process that has ended, or was waited for, is not signalled.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if fs::metadata(&self.errors).is_ok_and(|m| m.len() == 0) {
+            let _ = fs::remove_file(&self.errors);
+        }
+    }
+}
+
+fn arguments(config: &Config<'_>, accel: Accel, fds: [RawFd; 3]) -> Vec<OsString> {
+    let [qmp, port, initramfs] = fds;
+    let log = config.log.display().to_string().replace(',', ",,");
+    let mem = config.mem_mib;
+    let mut list: Vec<OsString> = Vec::new();
+    let mut add = |words: &[&str]| list.extend(words.iter().map(OsString::from));
+
+    add(&accel.arguments());
+    add(&[
+        "-no-user-config",
+        "-nodefaults",
+        "-display",
+        "none",
+        "-no-reboot",
+    ]);
+    add(&["-machine", "q35,memory-backend=ram"]);
+    add(&["-object", &format!("memory-backend-ram,id=ram,size={mem}M")]);
+    add(&[
+        "-m",
+        &format!("{mem}M"),
+        "-smp",
+        &config.args.smp.to_string(),
+    ]);
+    add(&["-chardev", &format!("socket,id=qmp,fd={qmp}")]);
+    add(&["-mon", "chardev=qmp,mode=control"]);
+    add(&["-chardev", &format!("socket,id=port,fd={port}")]);
+    add(&["-device", "virtio-serial-pci"]);
+    let name = port::NAME;
+    add(&[
+        "-device",
+        &format!("virtserialport,chardev=port,name={name}"),
+    ]);
+    match config.console {
+        Console::Log => add(&["-chardev", &format!("file,id=console,path={log}")]),
+        Console::Terminal => add(&[
+            "-chardev",
+            &format!("stdio,id=console,mux=on,signal=off,logfile={log}"),
+            "-mon",
+            "chardev=console",
+        ]),
+    }
+    add(&["-serial", "chardev:console"]);
+    for device in config.devices {
+        add(&["-device", device]);
+    }
+    add(&["-initrd", &format!("/proc/self/fd/{initramfs}")]);
+    let append = format!(
+        "console=ttyS0 panic_on_warn=1 panic=-1 oops=panic log_buf_len=1M lab.job={} {}",
+        config.job, config.kernel_args
+    );
+    add(&["-append", append.trim_end()]);
+    list.push("-kernel".into());
+    list.push(config.args.kernel.clone().into());
+    list
+}
+
+/// Makes the child inherit these files and die with the lab.
+fn prepare_child(command: &mut Command, inherited: &[OwnedFd; 3], console: Console) {
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+
+    let fds = inherited.each_ref().map(AsRawFd::as_raw_fd);
+    let lab = getpid();
+    let prepare = move || -> std::io::Result<()> {
+        prctl::set_pdeathsig(Signal::SIGKILL)?;
+        if getppid() != lab {
+            return Err(std::io::ErrorKind::NotConnected.into());
+        }
+        // Ctrl-C is for the lab, which then ends the guest; but a guest on the
+        // terminal has to stay in the group that may read it.
+        if console == Console::Log {
+            setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+        }
+        for fd in fds {
+            // SAFETY: the parent holds the file open until the child has been started.
+            let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+            fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        }
+        Ok(())
+    };
+    // SAFETY: `prepare` makes system calls alone, and allocates nothing.
+    unsafe { command.pre_exec(prepare) };
+}
+
+fn check_version(qemu: &Path) -> Result<()> {
+    let output = match Command::new(qemu).arg("--version").output() {
+        Ok(output) => output,
+        Err(error) => {
+            return Err(error).with_context(|| {
+                format!(
+                    "{} does not run; apt-get install qemu-system-x86",
+                    qemu.display()
+                )
+            });
+        }
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    let (major, minor) = version(&text)
+        .with_context(|| format!("{} --version says: {}", qemu.display(), text.trim()))?;
+    ensure!(
+        (major, minor) >= OLDEST,
+        "{} is version {major}.{minor}, too old: {}.{} is needed; \
+         Debian 12 and later have it as qemu-system-x86",
+        qemu.display(),
+        OLDEST.0,
+        OLDEST.1
+    );
+    Ok(())
+}
+
+fn version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text
+        .strip_prefix("QEMU emulator version ")?
+        .split(|c: char| !c.is_ascii_digit())
+        .map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+fn create(path: &Path) -> Result<File> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)
+            .with_context(|| format!("cannot make the directory {}", directory.display()))?;
+    }
+    File::create(path).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn memory_file(content: &[u8]) -> Result<OwnedFd> {
+    let fd = memfd_create("initramfs", MFdFlags::MFD_CLOEXEC)?;
+    let mut file = File::from(fd);
+    file.write_all(content)
+        .context("cannot hold the initramfs in memory")?;
+    Ok(file.into())
+}
+
+fn wait_readable(stream: &UnixStream) -> Result<()> {
+    let end = Instant::now() + QEMU_LIMIT;
+    while Instant::now() < end {
+        interrupt::check()?;
+        let mut fds = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
+        let timeout = PollTimeout::try_from(interrupt::NOTICE)?;
+        match poll(&mut fds, timeout) {
+            Ok(0) | Err(nix::errno::Errno::EINTR) => (),
+            Ok(_) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    bail!("QEMU does not answer on its monitor");
+}
+
+/// The end of a log, indented, with where the rest is.
+pub fn log_tail(log: &Path) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).replace('\r', "");
+    let lines: Vec<_> = text.lines().collect();
+    if lines.is_empty() {
+        return format!("The guest's log {} is empty.", log.display());
+    }
+    let tail = &lines[lines.len().saturating_sub(TAIL_LINES)..];
+    format!(
+        "The end of the guest's log, kept in {}:\n{}",
+        log.display(),
+        indent(&tail.join("\n"))
+    )
+}
+
+fn indent(text: &str) -> String {
+    format!("    {}", text.replace('\n', "\n    "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VMX: &str = "processor\t: 0\nflags\t\t: fpu vme vmx ssse3\nbugs\t\t: svm\n";
+
+    #[test]
+    fn kvm_takes_a_flag_and_a_device_that_opens() {
+        assert_eq!(Accel::choose(VMX, true).0, Accel::Kvm);
+        assert_eq!(Accel::choose(VMX, false).0, Accel::Tcg);
+        assert_eq!(
+            Accel::choose(&VMX.replace("vmx", "svm"), true).0,
+            Accel::Kvm
+        );
+        assert_eq!(
+            Accel::choose(&VMX.replace("vmx", "vmx_x"), true).0,
+            Accel::Tcg
+        );
+        assert_eq!(Accel::choose("", true).0, Accel::Tcg);
+    }
+
+    #[test]
+    fn versions_are_read() {
+        let debian = "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)\nCopyright";
+        assert_eq!(version(debian), Some((7, 2)));
+        assert_eq!(version("QEMU emulator version 10.0.2"), Some((10, 0)));
+        assert_eq!(version("something else 7.2"), None);
+    }
+
+    #[test]
+    fn the_tail_of_a_log_names_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("guest.log");
+        assert!(log_tail(&log).contains("is empty"));
+        let text: String = (0..100).map(|i| format!("line {i}\r\n")).collect();
+        fs::write(&log, text).unwrap();
+        let tail = log_tail(&log);
+        assert!(tail.contains(&log.display().to_string()), "{tail}");
+        assert!(tail.ends_with("    line 99"), "{tail}");
+        assert!(!tail.contains("line 59\n") && tail.contains("line 60\n"));
+    }
+}

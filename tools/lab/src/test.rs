@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `lab test`: runs selftests in guests, and says what came out as KTAP.
+
+use crate::cli::TestArgs;
+use crate::initramfs::{self, Content};
+use crate::interrupt::Interrupted;
+use crate::ktap::{self, Outcome, Report};
+use crate::port::Silence;
+use crate::qemu::{Config, Console, Guest};
+use crate::scenario::{self, KUNIT, Scenario};
+use crate::versions::Module;
+use anyhow::{Context, Error, Result, ensure};
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Runs the scenarios; true if at least one test passed and none failed.
+pub fn run(args: &TestArgs) -> Result<bool> {
+    args.validate()?;
+    let module = Module::read(&args.module)?;
+    let lists = scenario::read_lists(&args.selftests)?;
+    let scenarios = scenario::select(&args.scenario, module.has_kunit)?;
+    let initramfs = initramfs::build(&Content {
+        busybox: &args.guest.busybox,
+        module: Some(&args.module),
+        selftests: Some(&args.selftests),
+    })?;
+    fs::create_dir_all(&args.out)
+        .with_context(|| format!("cannot make the directory {}", args.out.display()))?;
+
+    let mut tally = Tally::default();
+    println!("KTAP version 1");
+    for scenario in scenarios {
+        let tests = match lists.get(scenario.name) {
+            _ if scenario.name == KUNIT => vec![KUNIT.to_owned()],
+            Some(tests) => tests.clone(),
+            None => {
+                let problem = "no selftest is listed for this scenario".to_owned();
+                tally.problem(&format!("{}/{}", args.name, scenario.name), problem);
+                continue;
+            }
+        };
+        let runner = Runner {
+            args,
+            scenario,
+            initramfs: &initramfs,
+            has_kunit: module.has_kunit,
+        };
+        runner.run(&tests, &mut tally)?;
+    }
+    println!("1..{}", tally.number);
+    println!(
+        "{} passed, {} failed, {} skipped",
+        tally.passed, tally.failed, tally.skipped
+    );
+    Ok(tally.is_success())
+}
+
+/// Counts and prints test points.
+#[derive(Debug, Default)]
+struct Tally {
+    number: usize,
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+impl Tally {
+    fn point(&mut self, name: &str, outcome: &Outcome, notes: &[String]) {
+        self.number += 1;
+        let number = self.number;
+        match outcome {
+            Outcome::Pass => {
+                self.passed += 1;
+                println!("ok {number} {name}");
+            }
+            Outcome::Skip(reason) => {
+                self.skipped += 1;
+                println!("ok {number} {name} # SKIP {reason}");
+            }
+            Outcome::Fail => {
+                self.failed += 1;
+                for line in notes.iter().flat_map(|note| note.lines()) {
+                    println!("# {line}");
+                }
+                println!("not ok {number} {name}");
+            }
+        }
+    }
+
+    fn problem(&mut self, name: &str, text: String) {
+        self.point(name, &Outcome::Fail, &[text]);
+    }
+
+    /// The points of a test program of this name.
+    fn report(&mut self, name: &str, report: &Report) {
+        for point in &report.points {
+            let name = format!("{name} {}", point.name);
+            self.point(name.trim_end(), &point.outcome, &point.notes);
+        }
+        for problem in &report.problems {
+            self.problem(name, problem.clone());
+        }
+    }
+
+    /// A run without an executed test is none.
+    fn is_success(&self) -> bool {
+        self.failed == 0 && self.passed > 0
+    }
+}
+
+/// Runs one scenario.
+struct Runner<'a> {
+    args: &'a TestArgs,
+    scenario: &'a Scenario,
+    initramfs: &'a [u8],
+    has_kunit: bool,
+}
+
+impl Runner<'_> {
+    /// All tests in one guest, or after a hang or crash the rest in a fresh one.
+    fn run(&self, tests: &[String], tally: &mut Tally) -> Result<()> {
+        let output = self.file("tap");
+        let mut output =
+            File::create(&output).with_context(|| format!("cannot write {}", output.display()))?;
+        let mut guest = None;
+        let mut boots = 0;
+
+        for test in tests {
+            let mut running = match guest.take() {
+                Some(guest) => guest,
+                None => {
+                    boots += 1;
+                    match self.boot(boots) {
+                        Ok(guest) => guest,
+                        Err(error) => {
+                            let what = "the guest does not boot; no further test was run";
+                            tally.problem(&self.name("boot"), failure(error.context(what))?);
+                            return Ok(());
+                        }
+                    }
+                }
+            };
+            let began = Instant::now();
+            match self.run_test(&mut running, test) {
+                Ok((status, lines)) => {
+                    writeln!(output, "# {test}")?;
+                    for line in &lines {
+                        writeln!(output, "{line}")?;
+                    }
+                    let report = ktap::judge(status, lines.iter().map(String::as_str));
+                    tally.report(&self.name(test), &report);
+                    println!("# {} took {:.1} s", self.name(test), seconds(began));
+                    guest = Some(running);
+                }
+                Err(error) => {
+                    let error = running.explain(error);
+                    tally.problem(&self.name(test), failure(error)?);
+                }
+            }
+        }
+
+        if let Some(mut guest) = guest {
+            match self.check_log(&mut guest) {
+                Ok(complaints) if complaints.is_empty() => {
+                    tally.point(&self.name("kernel log"), &Outcome::Pass, &[]);
+                }
+                Ok(complaints) => {
+                    tally.point(&self.name("kernel log"), &Outcome::Fail, &complaints);
+                }
+                Err(error) => {
+                    let error = guest.explain(error);
+                    tally.problem(&self.name("kernel log"), failure(error)?);
+                }
+            }
+            guest.quit()?;
+        }
+        Ok(())
+    }
+
+    fn boot(&self, boots: u32) -> Result<Guest> {
+        let log = match boots {
+            1 => self.file("log"),
+            _ => self.file(&format!("{boots}.log")),
+        };
+        let began = Instant::now();
+        let mut guest = Guest::start(&Config {
+            args: &self.args.guest,
+            mem_mib: self.args.mem,
+            job: "agent",
+            devices: self.scenario.devices,
+            kernel_args: self.scenario.kernel_args,
+            console: Console::Log,
+            initramfs: self.initramfs,
+            log,
+        })?;
+        match guest.port.wait_ready(self.args.timeout()) {
+            Ok((kernel, _)) => {
+                println!(
+                    "# {}: Linux {kernel} in QEMU {} ({}), up in {:.1} s, log in {}",
+                    self.name("boot"),
+                    guest.qemu_version,
+                    guest.accel.name(),
+                    seconds(began),
+                    guest.log().display()
+                );
+                Ok(guest)
+            }
+            Err(error) => Err(guest.explain(error)),
+        }
+    }
+
+    /// The test's status and output.
+    fn run_test(&self, guest: &mut Guest, test: &str) -> Result<(i32, Vec<String>)> {
+        let command = if test == KUNIT {
+            format!("insmod {} && kunit_results", initramfs::MODULE)
+        } else {
+            format!("selftest {test}")
+        };
+        let limit = self.args.timeout();
+        guest.port.call(&command, limit).map_err(|error| {
+            let what = match error.downcast_ref() {
+                Some(Silence::TimedOut) => format!("it did not end within {} s", limit.as_secs()),
+                _ => "it did not end".to_owned(),
+            };
+            error.context(what)
+        })
+    }
+
+    /// What the kernel complains of.
+    fn check_log(&self, guest: &mut Guest) -> Result<Vec<String>> {
+        let limit = self.args.timeout().min(Duration::from_secs(60));
+        let (status, log) = guest.port.call("dmesg", limit)?;
+        ensure!(status == 0 && !log.is_empty(), "dmesg failed: {log:?}");
+        let (_, taint) = guest.port.call("cat /proc/sys/kernel/tainted", limit)?;
+        let taint: u64 = taint.concat().trim().parse().context("bad taint")?;
+
+        let mut found = complaints(&log);
+        let bad = taint & !allowed_taint(self.has_kunit);
+        if bad != 0 {
+            found.push(format!(
+                "the kernel is tainted: {taint}, of which {bad} is bad"
+            ));
+        }
+        Ok(found)
+    }
+
+    fn name(&self, test: &str) -> String {
+        format!("{}/{}/{test}", self.args.name, self.scenario.name)
+    }
+
+    fn file(&self, extension: &str) -> PathBuf {
+        let name = format!("{}-{}.{extension}", self.args.name, self.scenario.name);
+        self.args.out.join(name)
+    }
+}
+
+/// The text of an error that fails a test; an interrupt ends the run instead.
+fn failure(error: Error) -> Result<String> {
+    if error.chain().any(|cause| cause.is::<Interrupted>()) {
+        return Err(Interrupted.into());
+    }
+    Ok(format!("{error:#}"))
+}
+
+fn seconds(began: Instant) -> f64 {
+    began.elapsed().as_secs_f64()
+}
+
+/// Documentation/admin-guide/tainted-kernels.rst: an out-of-tree module (O) without a
+/// signature (E), and an in-kernel test (N) where there is one.
+fn allowed_taint(has_kunit: bool) -> u64 {
+    1 << 12 | 1 << 13 | u64::from(has_kunit) << 18
+}
+
+/// The lines of a kernel log that no good kernel prints.
+fn complaints(log: &[String]) -> Vec<String> {
+    const SIGNS: [&str; 17] = [
+        "WARNING:",
+        "BUG:",
+        "Oops",
+        "KASAN:",
+        "UBSAN:",
+        "possible circular locking",
+        "possible recursive locking",
+        "inconsistent lock state",
+        "invalid wait context",
+        "suspicious RCU usage",
+        "scheduling while atomic",
+        "blocked for more than",
+        "soft lockup",
+        "rcu: INFO:",
+        "Bad page",
+        "unreferenced object",
+        "Call Trace:",
+    ];
+    log.iter()
+        .filter(|line| SIGNS.iter().any(|sign| line.contains(sign)))
+        .cloned()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ktap::judge;
+
+    #[test]
+    fn the_kernels_complaints_are_found() {
+        let log = [
+            "[    1.1] page_hinting: loaded, 1 zone",
+            "[    2.0] BUG: KASAN: slab-use-after-free in x",
+            "[    2.1] WARNING: possible circular locking dependency detected",
+            "[    2.2] INFO: task page_hinting:33 blocked for more than 20 seconds.",
+            "[    2.3] debug: all fine",
+        ]
+        .map(str::to_owned);
+        assert_eq!(complaints(&log), log[1..4]);
+    }
+
+    #[test]
+    fn only_the_modules_own_taints_are_allowed() {
+        assert_eq!(allowed_taint(false), 12288);
+        assert_eq!(allowed_taint(true), 274432);
+        // W, "a kernel warning happened"
+        assert_ne!(512 & !allowed_taint(true), 0);
+    }
+
+    #[test]
+    fn nothing_run_is_no_success() {
+        let mut tally = Tally::default();
+        assert!(!tally.is_success());
+        tally.report("a", &judge(4, []));
+        assert!(!tally.is_success());
+        tally.report("a", &judge(0, ["1..1", "ok 1 a"]));
+        assert!(tally.is_success());
+        tally.report("a", &judge(1, ["1..1", "ok 1 a"]));
+        assert!(!tally.is_success());
+        assert_eq!((tally.passed, tally.failed, tally.skipped), (2, 1, 1));
+    }
+
+    #[test]
+    fn an_interrupt_is_no_failure() {
+        let error = Error::from(Interrupted).context("load.sh did not end");
+        assert!(failure(error).unwrap_err().is::<Interrupted>());
+        assert_eq!(failure(Error::msg("x")).unwrap(), "x");
+    }
+}
