@@ -7,17 +7,7 @@
 
 . "$(dirname "$0")/lib.sh"
 
-DELAY=/sys/module/page_reporting/parameters/page_reporting_delay_ms
 MIB=128
-
-upstream_reports() {
-	local before
-
-	before=$(balloon_interrupts "$device")
-	memhog -t $MIB &&
-	wait_for "an interrupt of $device, from page_reporting" \
-		balloon_interrupts_above "$device" "$before"
-}
 
 # Nothing moves for a second: what was to be reported has been.
 quiet() {
@@ -28,11 +18,20 @@ quiet() {
 	[ "$(balloon_interrupts "$device")" -eq "$before" ]
 }
 
+upstream_reports() {
+	local before
+
+	wait_for "$device to be quiet" quiet || return
+	before=$(balloon_interrupts "$device")
+	memhog -t $MIB &&
+	wait_for "an interrupt of $device, from page_reporting" \
+		balloon_interrupts_above "$device" "$before"
+}
+
 test_upstream_before_insmod() {
 	device=$(balloon_device)
 	[ -n "$device" ] || fail "no balloon device" || return
-	echo 100 > $DELAY || fail "$DELAY" || return
-	upstream_reports
+	set_reporting_delay 100 && upstream_reports
 }
 
 test_module_takes_over() {
@@ -65,13 +64,12 @@ test_upstream_after_rmmod() {
 test_hand_over_ten_times_while_reporting() {
 	local i=0
 
-	echo 0 > $DELAY
+	set_reporting_delay 0 || return
 	while [ $i -lt 10 ]; do
 		memhog -t $MIB && load && memhog -t $MIB && unload || return
 		i=$((i + 1))
 	done
-	echo 100 > $DELAY
-	upstream_reports
+	set_reporting_delay 100 && upstream_reports
 }
 
 run_tests \

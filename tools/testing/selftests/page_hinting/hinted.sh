@@ -8,34 +8,42 @@
 MIB=256
 PERCENT=95
 
-# Frees MIB mebibytes of huge pages and waits until as much has been hinted, but
-# for ALLOWED KiB that the high watermark may leave behind.
-frees_and_hints() { # ALLOWED
+frees_and_hints() { # [-T]
 	local want
 
-	want=$(($(get stats/hinted_kb) + (MIB * 1024 - $1) * PERCENT / 100))
-	memhog -t $MIB &&
+	want=$(($(get stats/hinted_kb) + MIB * 1024 * PERCENT / 100))
+	memhog "${1:--t}" $MIB &&
 	wait_for "hinted_kb of $want" stat_at_least hinted_kb $want
 }
 
-# At insmod all of the memory that has been free for long is hinted too.
-test_free_memory_at_insmod() {
-	local free
+# What was freed before insmod, and that page reporting has not come to.
+test_memory_freed_before_insmod() {
+	local want=$((MIB * 1024 * PERCENT / 100))
 
-	drop_caches
-	load_fresh && wait_settled || return
-	free=$(buddy_kb)
-	# What lies in blocks below min_order is not hinted.
-	[ "$(get stats/hinted_kb)" -ge $((free * 8 / 10)) ] ||
-		fail "hinted $(get stats/hinted_kb) KiB of $free KiB free at insmod"
+	if loaded; then
+		unload || return
+	fi
+	set_reporting_delay 3600000 || return
+	# The report that is scheduled already, with the delay from before.
+	sleep 3
+	memhog -t $MIB && load &&
+	wait_for "hinted_kb of $want" stat_at_least hinted_kb $want && wait_settled || return
+	set_reporting_delay 2000
 }
 
-test_freed_memory_with_defaults() {
-	frees_and_hints "$(get high_watermark_kb)"
+# The host knows it all: a new instance has nothing to tell.
+test_reload_hints_nothing_again() {
+	unload && load && wait_settled || return
+	[ "$(get stats/hinted_kb)" -le $(($(buddy_kb) / 10)) ] ||
+		fail "hinted $(get stats/hinted_kb) KiB again of $(buddy_kb) KiB free"
 }
 
-test_freed_memory_to_the_last_block() {
-	set_knob high_watermark_kb 2048 && wait_settled && frees_and_hints 0
+test_freed_huge_pages() {
+	frees_and_hints
+}
+
+test_freed_small_pages() {
+	frees_and_hints -T
 }
 
 test_nothing_is_out_when_idle() {
@@ -96,9 +104,10 @@ test_enabled_resumes() {
 }
 
 run_tests \
-	test_free_memory_at_insmod \
-	test_freed_memory_with_defaults \
-	test_freed_memory_to_the_last_block \
+	test_memory_freed_before_insmod \
+	test_reload_hints_nothing_again \
+	test_freed_huge_pages \
+	test_freed_small_pages \
 	test_nothing_is_out_when_idle \
 	test_idle_is_quiet \
 	test_peak_within_batch \

@@ -10,7 +10,7 @@
 TABLE="
 enabled           1     0     1
 min_order         9     0     10
-high_watermark_kb 16384 4     1099511627776
+high_watermark_kb 16384 1     4294967296
 low_watermark_kb  0     0     16383
 batch_kb          65536 4096  65536"
 

@@ -217,12 +217,14 @@ stat_at_least() { # NAME VALUE
 	[ "$(get "stats/$1")" -ge "$2" ]
 }
 
-# Everything was hinted that the watermarks ask for, and nothing is out.
+# Nothing is out, and what is free and not hinted is what may be: the low
+# watermark's reserve in each free area, what zone DMA is too small to spare,
+# and a little that comes and goes.
 is_settled() {
 	[ "$(get status)" = idle ] &&
-	[ "$(get stats/requests)" = "$(get stats/acks)" ] &&
 	[ "$(get stats/isolated_kb)" = 0 ] &&
-	[ "$(get stats/backlog_kb)" -le $(($(get high_watermark_kb) * $(nr_zones))) ]
+	[ "$(get stats/requests)" = $(($(get stats/acks) + $(get stats/errors))) ] &&
+	[ "$(get stats/backlog_kb)" -le $(($(get low_watermark_kb) * $(nr_areas) + $(dma_kb) + 4096)) ]
 }
 
 wait_settled() {
@@ -235,8 +237,9 @@ memhog() { # ARGUMENT...: touches memory and frees it again at once
 	"$DIR/memhog" "$@" < /dev/null > /dev/null || fail "memhog $*: status $?"
 }
 
-nr_zones() {
-	awk '/^ *managed/ && $2 > 0 { n++ } END { print n + 0 }' /proc/zoneinfo
+nr_areas() { # free areas of at least min_order, in all zones
+	awk -v min="$(get min_order)" '/^ *managed/ && $2 > 0 { n += 11 - min } END { print n + 0 }' \
+		/proc/zoneinfo
 }
 
 # Free memory in KiB, with what the per-CPU lists hold and MemFree leaves out.
@@ -246,9 +249,14 @@ free_kb() {
 }
 
 # The same from the counters of the free areas, without the per-CPU lists.
-buddy_kb() {
-	awk '{ kb = 4; for (i = 5; i <= NF; i++) { n += $i * kb; kb *= 2 } }
-		END { print n }' /proc/buddyinfo
+buddy_kb() { # [ZONE]
+	awk -v zone="$1" 'zone == "" || $4 == zone {
+		kb = 4; for (i = 5; i <= NF; i++) { n += $i * kb; kb *= 2 } }
+		END { print n + 0 }' /proc/buddyinfo
+}
+
+dma_kb() {
+	buddy_kb DMA
 }
 
 # Memory in MiB that a test can take without the guest getting short of it.
@@ -287,6 +295,12 @@ unbind() { # DEVICE
 
 bind() { # DEVICE
 	echo "$1" > "$BALLOON/bind" || fail "bind of $1"
+}
+
+# How long page reporting waits after a free.
+set_reporting_delay() { # MS
+	echo "$1" > /sys/module/page_reporting/parameters/page_reporting_delay_ms ||
+		fail "page_reporting_delay_ms of $1"
 }
 
 # Interrupts that the balloon device has raised since boot.

@@ -57,7 +57,7 @@ test_status_word() {
 
 	word=$(get status)
 	case $word in
-	no-queue | idle | hinting | stalled | suspended | off) ;;
+	no-queue | idle | hinting | stalled | off) ;;
 	*) fail "status is '$word'" ;;
 	esac
 }

@@ -16,7 +16,7 @@ test_allocate_all_while_all_is_hinted() {
 	local round=1 mib before
 
 	drop_caches
-	load_fresh && set_knob high_watermark_kb 2048 || return
+	load_fresh || return
 	before=$(free_kb)
 	while [ $round -le 3 ]; do
 		wait_settled || return

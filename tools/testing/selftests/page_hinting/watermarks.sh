@@ -2,47 +2,81 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=dash source-path=SCRIPTDIR
 # The high watermark wakes the thread, and the low one lets it sleep again.
+# What stays below the high one is looked for two seconds after the last pass:
+# what is done in less is done by the watermark.
 
 . "$(dirname "$0")/lib.sh"
 
-test_below_high_is_left_alone() {
-	local hinted
+TRICKLE_MS=2000
+HIGHEST=4294967296
 
-	load_fresh && wait_settled && set_knob high_watermark_kb 262144 || return
-	hinted=$(get stats/hinted_kb)
-	memhog -t 64 || return
-	sleep 2
-	expect hinted_kb "$(get stats/hinted_kb)" "$hinted" &&
-	expect status "$(get status)" idle || return
-	[ "$(get stats/backlog_kb)" -ge $((32 * 1024)) ] ||
-		fail "backlog_kb is $(get stats/backlog_kb) after 64 MiB were freed"
+uptime_ms() {
+	awk '{ print int($1 * 1000) }' /proc/uptime
+}
+
+# Frees 64 MiB just after a pass, with this high watermark, and sets $hinted to
+# what was hinted within 1.5 s of the pass.  A guest that is too slow for that is
+# asked again, up to ten times.
+free_after_pass() { # HIGH_WATERMARK_KB
+	local try=0 start before
+
+	while [ $try -lt 10 ]; do
+		set_knob high_watermark_kb 4 && memhog -t 64 && wait_settled || return
+		start=$(uptime_ms)
+		set_knob high_watermark_kb "$1" || return
+		before=$(get stats/hinted_kb)
+		memhog -t 64 || return
+		while [ $(($(uptime_ms) - start)) -lt 1300 ]; do
+			sleep 0.1
+		done
+		hinted=$(($(get stats/hinted_kb) - before))
+		[ $(($(uptime_ms) - start)) -ge $((TRICKLE_MS - 500)) ] || return 0
+		try=$((try + 1))
+	done
+	skip "this guest is too slow to free 64 MiB within a second"
+}
+
+test_below_high_does_not_wake() {
+	load_fresh && free_after_pass $HIGHEST || return
+	[ "$hinted" -lt $((16 * 1024)) ] ||
+		fail "$hinted KiB were hinted at once, far below the high watermark"
 }
 
 test_above_high_wakes() {
-	local want
-
-	want=$(($(get stats/hinted_kb) + 256 * 1024))
-	memhog -t 640 &&
-	wait_for "hinted_kb of $want" stat_at_least hinted_kb $want
+	free_after_pass 4096 || return
+	[ "$hinted" -ge $((48 * 1024)) ] ||
+		fail "only $hinted KiB of 64 MiB were hinted at once"
 }
 
-test_lower_high_is_seen_at_once() {
-	memhog -t 64 && set_knob high_watermark_kb 4 && wait_settled
+test_below_high_is_hinted_in_time() {
+	local want
+
+	set_knob high_watermark_kb $HIGHEST && wait_settled || return
+	want=$(($(get stats/hinted_kb) + 48 * 1024))
+	memhog -t 64 &&
+	wait_for "hinted_kb of $want, below the high watermark" \
+		stat_at_least hinted_kb $want
 }
 
 test_low_leaves_a_reserve() {
 	local want
 
 	set_knob high_watermark_kb 131072 && set_knob low_watermark_kb 65536 || return
-	want=$(($(get stats/hinted_kb) + 128 * 1024))
+	want=$(($(get stats/hinted_kb) + 256 * 1024))
 	memhog -t 640 &&
 	wait_for "hinted_kb of $want" stat_at_least hinted_kb $want && wait_settled || return
+	sleep 3
 	[ "$(get stats/backlog_kb)" -ge $((32 * 1024)) ] ||
 		fail "backlog_kb is $(get stats/backlog_kb) with low_watermark_kb 65536"
 }
 
+test_no_reserve_when_low_is_0() {
+	set_knob low_watermark_kb 0 && wait_settled
+}
+
 run_tests \
-	test_below_high_is_left_alone \
+	test_below_high_does_not_wake \
 	test_above_high_wakes \
-	test_lower_high_is_seen_at_once \
-	test_low_leaves_a_reserve
+	test_below_high_is_hinted_in_time \
+	test_low_leaves_a_reserve \
+	test_no_reserve_when_low_is_0
