@@ -40,10 +40,11 @@ unpack() {
 	say "unpacking ${name%%+*}"
 	rm -rf "$sources/$name.tmp"
 	make_dir "$sources/$name.tmp"
-	run "$@" "$sources/$name.tmp" || {
-		rm -rf "$sources/$name.tmp"
+	run "$@" "$sources/$name.tmp" 2>"$cache/unpack.log" || {
+		tail -n 2 "$cache/unpack.log" >&2
 		disk_full "$sources" || true
-		die "cannot unpack the kernel source" "run the same command again"
+		rm -rf "$sources/$name.tmp"
+		die "the kernel source was not unpacked" "run the same command again"
 	}
 	[ -f "$sources/$name.tmp/mm/page_alloc.c" ] ||
 		die "$name is no kernel source: it has no mm/page_alloc.c"
