@@ -31,8 +31,10 @@ use std::time::{Duration, Instant};
 const OLDEST: (u32, u32) = (7, 2);
 /// Longest time for QEMU itself to answer, or to end.
 const QEMU_LIMIT: Duration = Duration::from_secs(30);
-/// Lines of a guest's log that are shown when it failed.
-const TAIL_LINES: usize = 40;
+/// Longest time for a panic to be printed.
+const PANIC_LIMIT: Duration = Duration::from_secs(10);
+/// Most lines of a guest's log that are shown when it failed.
+const LOG_LINES: usize = 60;
 
 /// What runs the guest's code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,7 +192,8 @@ impl Guest {
         wait_readable(&stream)?;
         stream.set_read_timeout(Some(QEMU_LIMIT))?;
         let mut reader = BufReader::new(stream.try_clone()?);
-        ensure!(!reader.fill_buf()?.is_empty(), "QEMU refuses to start");
+        let has_greeting = reader.fill_buf().is_ok_and(|bytes| !bytes.is_empty());
+        ensure!(has_greeting, "QEMU refuses to start");
         let mut qmp = Qmp::new(Stream::new(reader, stream));
         let version = qmp.handshake()?.version.qemu;
         self.qemu_version = format!("{}.{}.{}", version.major, version.minor, version.micro);
@@ -208,10 +211,16 @@ impl Guest {
         &self.log
     }
 
-    /// Says about an error of this guest what its log and QEMU say.
+    /// Says about an error of this guest what its log and QEMU say. A guest that
+    /// hangs is made to panic first, so that its log tells what it was at.
     pub fn explain(&mut self, error: anyhow::Error) -> anyhow::Error {
         if error.is::<Interrupted>() {
             return error;
+        }
+        if let (Some(Silence::TimedOut), Some(qmp)) = (error.downcast_ref(), &mut self.qmp) {
+            // Whether it still can is seen in the log.
+            let _ = qmp.execute(&qmp::inject_nmi {});
+            let _ = self.ended_within(PANIC_LIMIT);
         }
         let mut text = format!("{error:#}");
         if error.is::<Silence>() || self.qmp.is_none() {
@@ -224,7 +233,7 @@ impl Guest {
         if !said.trim().is_empty() {
             text += &format!("\nQEMU said:\n{}", indent(said.trim_end()));
         }
-        text += &format!("\n{}", log_tail(&self.log));
+        text += &format!("\n{}", log_extract(&self.log));
         anyhow!(text)
     }
 
@@ -278,6 +287,10 @@ impl Drop for Guest {
     }
 }
 
+/// Every complaint of the kernel ends the guest, and so does an NMI, which is what
+/// a guest gets that hangs; a panic shows what each task was doing.
+const PANIC: &str = "panic_on_warn=1 panic=-1 oops=panic unknown_nmi_panic panic_sys_info=tasks";
+
 fn arguments(config: &Config<'_>, accel: Accel, fds: [RawFd; 3]) -> Vec<OsString> {
     let [qmp, port, initramfs] = fds;
     let log = config.log.display().to_string().replace(',', ",,");
@@ -325,7 +338,7 @@ fn arguments(config: &Config<'_>, accel: Accel, fds: [RawFd; 3]) -> Vec<OsString
     }
     add(&["-initrd", &format!("/proc/self/fd/{initramfs}")]);
     let append = format!(
-        "console=ttyS0 panic_on_warn=1 panic=-1 oops=panic log_buf_len=1M lab.job={} {}",
+        "console=ttyS0 log_buf_len=1M {PANIC} lab.job={} {}",
         config.job, config.kernel_args
     );
     add(&["-append", append.trim_end()]);
@@ -426,20 +439,56 @@ fn wait_readable(stream: &UnixStream) -> Result<()> {
     bail!("QEMU does not answer on its monitor");
 }
 
-/// The end of a log, indented, with where the rest is.
-pub fn log_tail(log: &Path) -> String {
+/// Of a log, indented, what follows the first complaint of the kernel, without the
+/// list of tasks, or the end if there is none; and where the rest is.
+pub fn log_extract(log: &Path) -> String {
     let text = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text).replace('\r', "");
     let lines: Vec<_> = text.lines().collect();
-    if lines.is_empty() {
-        return format!("The guest's log {} is empty.", log.display());
-    }
-    let tail = &lines[lines.len().saturating_sub(TAIL_LINES)..];
+    let complaint = lines.iter().position(|line| is_complaint(line));
+    let (what, shown) = match complaint {
+        _ if lines.is_empty() => return format!("The guest's log {} is empty.", log.display()),
+        Some(first) => {
+            let rest = &lines[first..];
+            let tasks = rest.iter().position(|line| line.contains("] task:"));
+            let end = tasks.unwrap_or(rest.len()).min(LOG_LINES);
+            ("What the kernel complains of in", &rest[..end])
+        }
+        None => {
+            let first = lines.len().saturating_sub(LOG_LINES);
+            ("The end of", &lines[first..])
+        }
+    };
     format!(
-        "The end of the guest's log, kept in {}:\n{}",
+        "{what} the guest's log, kept in {}:\n{}",
         log.display(),
-        indent(&tail.join("\n"))
+        indent(&shown.join("\n"))
     )
+}
+
+/// Whether this is a line of a kernel log that no good kernel prints.
+pub fn is_complaint(line: &str) -> bool {
+    const SIGNS: [&str; 18] = [
+        "WARNING:",
+        "BUG:",
+        "Oops",
+        "Kernel panic",
+        "KASAN:",
+        "UBSAN:",
+        "possible circular locking",
+        "possible recursive locking",
+        "inconsistent lock state",
+        "invalid wait context",
+        "suspicious RCU usage",
+        "scheduling while atomic",
+        "blocked for more than",
+        "soft lockup",
+        "rcu: INFO:",
+        "Bad page",
+        "unreferenced object",
+        "Call Trace:",
+    ];
+    SIGNS.iter().any(|sign| line.contains(sign))
 }
 
 fn indent(text: &str) -> String {
@@ -476,15 +525,52 @@ mod tests {
     }
 
     #[test]
-    fn the_tail_of_a_log_names_the_file() {
+    fn the_end_of_a_log_names_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let log = dir.path().join("guest.log");
-        assert!(log_tail(&log).contains("is empty"));
+        assert!(log_extract(&log).contains("is empty"));
         let text: String = (0..100).map(|i| format!("line {i}\r\n")).collect();
         fs::write(&log, text).unwrap();
-        let tail = log_tail(&log);
-        assert!(tail.contains(&log.display().to_string()), "{tail}");
-        assert!(tail.ends_with("    line 99"), "{tail}");
-        assert!(!tail.contains("line 59\n") && tail.contains("line 60\n"));
+        let end = log_extract(&log);
+        assert!(end.contains(&log.display().to_string()), "{end}");
+        assert!(end.ends_with("    line 99"), "{end}");
+        assert!(!end.contains("line 39\n") && end.contains("line 40\n"));
+    }
+
+    #[test]
+    fn the_first_complaint_of_a_log_is_shown_rather_than_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("guest.log");
+        let text: String = (0..200)
+            .map(|i| match i {
+                50 => "[ 1.0] BUG: KASAN: slab-out-of-bounds\n".to_owned(),
+                90 => "[ 1.1] Kernel panic - not syncing\n".to_owned(),
+                100 => "[ 1.2] task:init  state:S\n".to_owned(),
+                _ => format!("line {i}\n"),
+            })
+            .collect();
+        fs::write(&log, text).unwrap();
+        let shown = log_extract(&log);
+        assert!(!shown.contains("line 49\n") && shown.contains("KASAN"));
+        assert!(shown.contains("Kernel panic") && shown.ends_with("    line 99"));
+    }
+
+    #[test]
+    fn the_kernels_complaints_are_known() {
+        for (line, expected) in [
+            ("[    1.1] page_hinting: loaded, 1 zone", false),
+            ("[    2.0] BUG: KASAN: slab-use-after-free in x", true),
+            (
+                "[    2.1] WARNING: possible circular locking dependency",
+                true,
+            ),
+            (
+                "[    2.2] INFO: task ksmd:33 blocked for more than 20 s",
+                true,
+            ),
+            ("[    2.3] debug: all fine", false),
+        ] {
+            assert_eq!(is_complaint(line), expected, "{line}");
+        }
     }
 }
