@@ -42,12 +42,12 @@ result() {
 test_one() {
 	local name=$1 start=$SECONDS
 	shift
-	if run "$@" >"$out/log" 2>&1; then
+	if progress "$out/log" . "$name" "$@"; then
 		passed=$((passed + 1))
 		result ok "$name" $((SECONDS - start))
 	else
 		failed=$((failed + 1))
-		sed 's/^/    /' "$out/log"
+		tail -n 100 "$out/log" | sed 's/^/    /'
 		disk_full "$root" || true
 		result "not ok" "$name" $((SECONDS - start))
 	fi
