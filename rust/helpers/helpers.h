@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * What the Rust part of the module sees of C: the core of page hinting, and
+ * shims for what the kernel crate does not offer. No decision is made here.
+ */
+#ifndef _PAGE_HINTING_HELPERS_H
+#define _PAGE_HINTING_HELPERS_H
+
+#include <linux/page_hinting.h>
+#include <linux/types.h>
+
+/* zone.c */
+
+/** ph_pageblock_order() - the order of a pageblock, a variable on some machines */
+unsigned int ph_pageblock_order(void);
+
+/* thread.c: the one kernel thread, and what wakes it. */
+
+/**
+ * ph_client() - the client that wakes the thread
+ *
+ * Context: Any. The result is valid as long as the module is.
+ */
+const struct page_hinting_client *ph_client(void);
+
+/**
+ * ph_thread_start() - start the thread
+ * @run: the thread's function, returns when ph_thread_should_stop() says so
+ * @data: argument of @run
+ *
+ * Context: Process context. At most one thread at a time.
+ *
+ * Return: 0 or a negative errno.
+ */
+int ph_thread_start(int (*run)(void *data), void *data);
+
+/** ph_thread_stop() - stop the thread and wait for it. Process context. */
+void ph_thread_stop(void);
+
+/** ph_thread_should_stop() - whether ph_thread_stop() was called. The thread. */
+bool ph_thread_should_stop(void);
+
+/** ph_thread_wake() - make ph_thread_wait() return. Any context, also hard irq. */
+void ph_thread_wake(void);
+
+/**
+ * ph_thread_wait() - sleep until woken, stopped, or @ms milliseconds have passed
+ *
+ * A wake-up that came since the last call ends the wait at once. Freezable.
+ *
+ * Context: The thread, with no lock held.
+ */
+void ph_thread_wait(unsigned int ms);
+
+/* sysfs.c: /sys/kernel/mm/page_hinting */
+
+enum ph_attr {
+	PH_ENABLED,
+	PH_MIN_ORDER,
+	PH_HIGH_WATERMARK_KB,
+	PH_LOW_WATERMARK_KB,
+	PH_BATCH_KB,
+	PH_STATUS,
+	PH_HINTED_KB,
+	PH_BACKLOG_KB,
+	PH_ISOLATED_KB,
+	PH_ISOLATED_PEAK_KB,
+	PH_REQUESTS,
+	PH_ACKS,
+	PH_ERRORS,
+	PH_STALLS,
+	PH_ACK_US_MAX,
+	PH_WAKEUPS,
+};
+
+/**
+ * struct ph_sysfs_ops - where the values come from and go to
+ * @show: value of a number
+ * @status: value of PH_STATUS
+ * @store: set a knob; returns 0 or a negative errno
+ *
+ * Context: Process context; may sleep.
+ */
+struct ph_sysfs_ops {
+	u64 (*show)(void *data, unsigned int attr);
+	const char *(*status)(void *data);
+	int (*store)(void *data, unsigned int attr, u64 value);
+};
+
+/**
+ * ph_sysfs_create() - create the directory
+ * @ops: called for reads and writes until ph_sysfs_remove()
+ * @data: first argument of the @ops
+ *
+ * Context: Process context.
+ *
+ * Return: 0 or a negative errno.
+ */
+int ph_sysfs_create(const struct ph_sysfs_ops *ops, void *data);
+
+/** ph_sysfs_remove() - remove it and wait for reads and writes under way. */
+void ph_sysfs_remove(void);
+
+#endif /* _PAGE_HINTING_HELPERS_H */

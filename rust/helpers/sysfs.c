@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0
+/* /sys/kernel/mm/page_hinting: one value per file, as the ABI document says. */
+#include <linux/kobject.h>
+#include <linux/kstrtox.h>
+#include <linux/mm.h>
+#include <linux/sysfs.h>
+
+#include "helpers.h"
+
+static const struct ph_sysfs_ops *ph_ops;
+static void *ph_data;
+static struct kobject *ph_kobj;
+
+struct ph_attribute {
+	struct kobj_attribute attr;
+	enum ph_attr id;
+};
+
+static enum ph_attr ph_attr_id(struct kobj_attribute *attr)
+{
+	return container_of(attr, struct ph_attribute, attr)->id;
+}
+
+static ssize_t ph_show(struct kobject *kobj, struct kobj_attribute *attr,
+		       char *buf)
+{
+	return sysfs_emit(buf, "%llu\n", ph_ops->show(ph_data, ph_attr_id(attr)));
+}
+
+static ssize_t ph_status_show(struct kobject *kobj, struct kobj_attribute *attr,
+			      char *buf)
+{
+	return sysfs_emit(buf, "%s\n", ph_ops->status(ph_data));
+}
+
+static ssize_t ph_store(struct kobject *kobj, struct kobj_attribute *attr,
+			const char *buf, size_t count)
+{
+	u64 value;
+	int err;
+
+	/* Whatever is wrong with a value, the ABI promises EINVAL. */
+	if (kstrtou64(buf, 10, &value))
+		return -EINVAL;
+
+	err = ph_ops->store(ph_data, ph_attr_id(attr), value);
+	return err ?: count;
+}
+
+#define PH_ATTR(_name, _id, _mode, _show, _store)			\
+	static struct ph_attribute ph_attr_##_name = {			\
+		.attr = __ATTR(_name, _mode, _show, _store),		\
+		.id = (_id),						\
+	}
+#define PH_KNOB(_name, _id)	PH_ATTR(_name, _id, 0644, ph_show, ph_store)
+#define PH_STAT(_name, _id)	PH_ATTR(_name, _id, 0444, ph_show, NULL)
+
+PH_KNOB(enabled, PH_ENABLED);
+PH_KNOB(min_order, PH_MIN_ORDER);
+PH_KNOB(high_watermark_kb, PH_HIGH_WATERMARK_KB);
+PH_KNOB(low_watermark_kb, PH_LOW_WATERMARK_KB);
+PH_KNOB(batch_kb, PH_BATCH_KB);
+PH_ATTR(status, PH_STATUS, 0444, ph_status_show, NULL);
+
+PH_STAT(hinted_kb, PH_HINTED_KB);
+PH_STAT(backlog_kb, PH_BACKLOG_KB);
+PH_STAT(isolated_kb, PH_ISOLATED_KB);
+PH_STAT(isolated_peak_kb, PH_ISOLATED_PEAK_KB);
+PH_STAT(requests, PH_REQUESTS);
+PH_STAT(acks, PH_ACKS);
+PH_STAT(errors, PH_ERRORS);
+PH_STAT(stalls, PH_STALLS);
+PH_STAT(ack_us_max, PH_ACK_US_MAX);
+PH_STAT(wakeups, PH_WAKEUPS);
+
+static struct attribute *ph_attrs[] = {
+	&ph_attr_enabled.attr.attr,
+	&ph_attr_min_order.attr.attr,
+	&ph_attr_high_watermark_kb.attr.attr,
+	&ph_attr_low_watermark_kb.attr.attr,
+	&ph_attr_batch_kb.attr.attr,
+	&ph_attr_status.attr.attr,
+	NULL
+};
+
+static const struct attribute_group ph_group = {
+	.attrs = ph_attrs,
+};
+
+static struct attribute *ph_stats_attrs[] = {
+	&ph_attr_hinted_kb.attr.attr,
+	&ph_attr_backlog_kb.attr.attr,
+	&ph_attr_isolated_kb.attr.attr,
+	&ph_attr_isolated_peak_kb.attr.attr,
+	&ph_attr_requests.attr.attr,
+	&ph_attr_acks.attr.attr,
+	&ph_attr_errors.attr.attr,
+	&ph_attr_stalls.attr.attr,
+	&ph_attr_ack_us_max.attr.attr,
+	&ph_attr_wakeups.attr.attr,
+	NULL
+};
+
+static const struct attribute_group ph_stats_group = {
+	.name = "stats",
+	.attrs = ph_stats_attrs,
+};
+
+static const struct attribute_group *ph_groups[] = {
+	&ph_group,
+	&ph_stats_group,
+	NULL
+};
+
+int ph_sysfs_create(const struct ph_sysfs_ops *ops, void *data)
+{
+	int err;
+
+	ph_ops = ops;
+	ph_data = data;
+
+	ph_kobj = kobject_create_and_add("page_hinting", mm_kobj);
+	if (!ph_kobj)
+		return -ENOMEM;
+
+	err = sysfs_create_groups(ph_kobj, ph_groups);
+	if (err)
+		ph_sysfs_remove();
+	return err;
+}
+
+void ph_sysfs_remove(void)
+{
+	/* Not left to the last reference: the files must be gone when the module is. */
+	kobject_del(ph_kobj);
+	kobject_put(ph_kobj);
+	ph_kobj = NULL;
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: GPL-2.0
+/* The thread, and the client by which the core wakes it. */
+#include <linux/err.h>
+#include <linux/freezer.h>
+#include <linux/kthread.h>
+#include <linux/wait.h>
+
+#include "helpers.h"
+
+static struct task_struct *ph_task;
+static DECLARE_WAIT_QUEUE_HEAD(ph_wait);
+
+/* Bit 0: woken since the thread last looked. */
+static unsigned long ph_woken;
+
+static int (*ph_run)(void *data);
+
+void ph_thread_wake(void)
+{
+	set_bit(0, &ph_woken);
+	wake_up(&ph_wait);
+}
+
+static void ph_client_wake(const struct page_hinting_client *client)
+{
+	ph_thread_wake();
+}
+
+const struct page_hinting_client *ph_client(void)
+{
+	static const struct page_hinting_client client = {
+		.wake = ph_client_wake,
+	};
+
+	return &client;
+}
+
+static int ph_thread_fn(void *data)
+{
+	set_freezable();
+	return ph_run(data);
+}
+
+int ph_thread_start(int (*run)(void *data), void *data)
+{
+	struct task_struct *task;
+
+	ph_run = run;
+	task = kthread_run(ph_thread_fn, data, "page_hinting");
+	if (IS_ERR(task))
+		return PTR_ERR(task);
+	ph_task = task;
+	return 0;
+}
+
+void ph_thread_stop(void)
+{
+	kthread_stop(ph_task);
+	ph_task = NULL;
+}
+
+bool ph_thread_should_stop(void)
+{
+	return kthread_should_stop();
+}
+
+void ph_thread_wait(unsigned int ms)
+{
+	wait_event_freezable_timeout(ph_wait,
+				     test_and_clear_bit(0, &ph_woken) ||
+				     kthread_should_stop(),
+				     msecs_to_jiffies(ms));
+}

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The knobs, the status and the statistics in sysfs.
+
+use core::ffi::c_void;
+
+use kernel::{
+    error::to_result,
+    ffi::{
+        c_char,
+        c_int,
+        c_uint, //
+    },
+    prelude::*,
+    sync::Arc,
+};
+
+use crate::{
+    ffi::{
+        self,
+        ph_attr, //
+    },
+    pages_to_kb,
+    policy::{
+        self,
+        Knob, //
+    },
+    queue,
+    Shared, //
+};
+
+/// The directory `/sys/kernel/mm/page_hinting`.
+///
+/// Dropping it removes the directory and waits for reads and writes under way.
+pub(crate) struct Directory {
+    /// What reads and writes use; dropped after the directory was removed.
+    _shared: Arc<Shared>,
+}
+
+impl Directory {
+    /// Creates the directory.
+    pub(crate) fn new(shared: Arc<Shared>) -> Result<Self> {
+        let data = Arc::as_ptr(&shared).cast_mut().cast::<c_void>();
+
+        // SAFETY: `OPS` is static, and `data` is valid until the directory is removed, as the
+        // value returned here holds a reference until then.
+        to_result(unsafe { ffi::ph_sysfs_create(&OPS, data) })?;
+        Ok(Self { _shared: shared })
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // SAFETY: The value exists, so the directory was created and not removed yet.
+        unsafe { ffi::ph_sysfs_remove() };
+    }
+}
+
+static OPS: ffi::ph_sysfs_ops = ffi::ph_sysfs_ops {
+    show: Some(show_raw),
+    status: Some(status_raw),
+    store: Some(store_raw),
+};
+
+/// # Safety
+///
+/// For [`OPS`] alone, with the `data` that [`Directory::new`] gave.
+unsafe extern "C" fn show_raw(data: *mut c_void, attr: c_uint) -> u64 {
+    // SAFETY: By the safety requirement `data` is a `Shared` that outlives the directory.
+    show(unsafe { &*data.cast::<Shared>() }, attr)
+}
+
+/// # Safety
+///
+/// As [`show_raw`].
+unsafe extern "C" fn status_raw(data: *mut c_void) -> *const c_char {
+    // SAFETY: As for `show_raw`.
+    status(unsafe { &*data.cast::<Shared>() }).as_char_ptr()
+}
+
+/// # Safety
+///
+/// As [`show_raw`].
+unsafe extern "C" fn store_raw(data: *mut c_void, attr: c_uint, value: u64) -> c_int {
+    // SAFETY: As for `show_raw`.
+    match store(unsafe { &*data.cast::<Shared>() }, attr, value) {
+        Ok(()) => 0,
+        Err(e) => e.to_errno(),
+    }
+}
+
+/// The knob of a file, if it is one.
+fn knob(attr: ph_attr::Type) -> Option<Knob> {
+    match attr {
+        ph_attr::PH_ENABLED => Some(Knob::Enabled),
+        ph_attr::PH_MIN_ORDER => Some(Knob::MinOrder),
+        ph_attr::PH_HIGH_WATERMARK_KB => Some(Knob::HighWatermarkKb),
+        ph_attr::PH_LOW_WATERMARK_KB => Some(Knob::LowWatermarkKb),
+        ph_attr::PH_BATCH_KB => Some(Knob::BatchKb),
+        _ => None,
+    }
+}
+
+fn show(shared: &Shared, attr: ph_attr::Type) -> u64 {
+    let stats = &shared.stats;
+
+    if let Some(knob) = knob(attr) {
+        return shared.knobs().get(knob);
+    }
+    match attr {
+        ph_attr::PH_HINTED_KB => stats.hinted_kb(),
+        ph_attr::PH_BACKLOG_KB => pages_to_kb(shared.backlog()),
+        ph_attr::PH_ISOLATED_KB => pages_to_kb(queue::isolated().0),
+        ph_attr::PH_ISOLATED_PEAK_KB => pages_to_kb(queue::isolated().1),
+        ph_attr::PH_REQUESTS => stats.requests(),
+        ph_attr::PH_ACKS => stats.acks(),
+        ph_attr::PH_ERRORS => stats
+            .errors()
+            .saturating_add(queue::State::now().cancelled()),
+        ph_attr::PH_STALLS => stats.stalls(),
+        ph_attr::PH_ACK_US_MAX => stats.ack_us_max(),
+        ph_attr::PH_WAKEUPS => stats.wakeups(),
+        // The helpers have no other files.
+        _ => 0,
+    }
+}
+
+fn store(shared: &Shared, attr: ph_attr::Type, value: u64) -> Result {
+    shared.set(knob(attr).ok_or(EINVAL)?, value)
+}
+
+/// What the module is doing, in the ABI's word for it.
+fn status(shared: &Shared) -> &'static CStr {
+    let state = queue::State::now();
+
+    if !state.has_device() {
+        c"no-queue"
+    } else if policy::is_stalled(state.oldest_ns()) {
+        c"stalled"
+    } else if !shared.knobs().enabled() {
+        c"off"
+    } else if state.in_flight() {
+        c"hinting"
+    } else {
+        c"idle"
+    }
+}

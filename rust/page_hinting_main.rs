@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Free page hinting: tells the host which memory of this guest is free.
+//!
+//! The kernel's part, which owns everything that has to outlive the module, is
+//! `mm/page_hinting.c`. Here is decided when to hint, what and how much.
+//!
+//! Locks are taken in this order: the mutex of [`Shared`], then those of the core, which lists
+//! them. The thread holds none of them while it sleeps.
+
+use kernel::{
+    new_mutex,
+    page::PAGE_SHIFT,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    },
+};
+
+use policy::{
+    Knob,
+    Knobs, //
+};
+
+mod batch;
+mod block;
+mod ffi;
+mod knobs;
+#[expect(unreachable_pub, reason = "it is a crate of its own on the host")]
+#[path = "policy/src/policy.rs"]
+mod policy;
+mod queue;
+mod stats;
+mod thread;
+mod zone;
+
+module! {
+    type: PageHinting,
+    name: "page_hinting",
+    authors: ["page_hinting developers"],
+    description: "Tells the host which memory of this guest is free",
+    license: "GPL",
+}
+
+/// Pages to KiB.
+fn pages_to_kb(pages: u64) -> u64 {
+    pages.saturating_mul(1 << (PAGE_SHIFT - 10))
+}
+
+/// KiB to pages, rounded down.
+fn kb_to_pages(kb: u64) -> u64 {
+    kb >> (PAGE_SHIFT - 10)
+}
+
+/// What the thread and the readers and writers of sysfs share.
+#[pin_data]
+struct Shared {
+    #[pin]
+    knobs: Mutex<Knobs>,
+    stats: stats::Stats,
+}
+
+impl Shared {
+    fn new() -> Result<Arc<Self>> {
+        let knobs = Knobs::new(zone::pageblock_order(), zone::MAX_PAGE_ORDER);
+
+        Arc::pin_init(
+            pin_init!(Self {
+                knobs <- new_mutex!(knobs),
+                stats: stats::Stats::new(),
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// The knobs as they are now.
+    fn knobs(&self) -> Knobs {
+        *self.knobs.lock()
+    }
+
+    /// Sets a knob: `EINVAL` and no change if the value is not good.
+    fn set(&self, knob: Knob, value: u64) -> Result {
+        let mut knobs = self.knobs.lock();
+
+        *knobs = knobs.with(knob, value).map_err(|_| EINVAL)?;
+        set_watermark(&knobs);
+        // The thread waits for the lock, if it is that fast.
+        thread::wake();
+        Ok(())
+    }
+
+    /// Unhinted memory that the knobs make eligible, in pages.
+    fn backlog(&self) -> u64 {
+        batch::backlog(self.knobs().min_order())
+    }
+}
+
+/// Tells the core when to wake the thread.
+fn set_watermark(knobs: &Knobs) {
+    queue::Attachment::set_watermark(knobs.enabled().then(|| {
+        (
+            knobs.min_order(),
+            kb_to_pages(knobs.get(Knob::HighWatermarkKb)),
+        )
+    }));
+}
+
+/// The loaded module.
+///
+/// The fields are dropped in this order: first nobody changes a knob any more, then the thread
+/// stops and returns what it has isolated, and then the device goes back to page reporting.
+struct PageHinting {
+    _directory: knobs::Directory,
+    _thread: thread::Thread,
+    _attachment: queue::Attachment,
+}
+
+impl kernel::Module for PageHinting {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        let shared = Shared::new()?;
+        let attachment = queue::Attachment::new()?;
+
+        set_watermark(&shared.knobs());
+        let thread = thread::Thread::start(shared.clone())?;
+        let directory = knobs::Directory::new(shared)?;
+
+        pr_info!(
+            "loaded, {}\n",
+            if queue::State::now().has_device() {
+                "hinting to the reporting device"
+            } else {
+                "waiting for a reporting device"
+            }
+        );
+        Ok(Self {
+            _directory: directory,
+            _thread: thread,
+            _attachment: attachment,
+        })
+    }
+}
+
+impl Drop for PageHinting {
+    fn drop(&mut self) {
+        pr_info!("unloaded\n");
+    }
+}
+
+#[cfg(page_hinting_kunit)]
+#[macros::kunit_tests(page_hinting)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_convert() {
+        assert_eq!(pages_to_kb(1 << (20 - PAGE_SHIFT)), 1024);
+        assert_eq!(kb_to_pages(1024), 1 << (20 - PAGE_SHIFT));
+        assert_eq!(kb_to_pages((1 << (PAGE_SHIFT - 10)) - 1), 0);
+        assert_eq!(pages_to_kb(u64::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn defaults_fit_this_kernel() {
+        let knobs = Knobs::new(zone::pageblock_order(), zone::MAX_PAGE_ORDER);
+
+        assert_eq!(knobs.min_order(), zone::pageblock_order());
+        // The largest block fits the smallest batch, so every order can be hinted.
+        assert!(1 << zone::MAX_PAGE_ORDER <= kb_to_pages(policy::BATCH_KB_MIN));
+    }
+
+    #[test]
+    fn zones_add_up_to_the_guest() {
+        let managed = zone::Zone::all().fold(0, |sum, zone| sum + zone.info().room().managed);
+        // SAFETY: `si` is valid for writes.
+        let total = unsafe {
+            let mut si = core::mem::zeroed::<kernel::bindings::sysinfo>();
+            kernel::bindings::si_meminfo(&mut si);
+            si.totalram as u64
+        };
+
+        assert_eq!(managed, total);
+    }
+
+    #[test]
+    fn areas_come_highest_order_first() {
+        let zone = zone::Zone::all().next();
+
+        assert!(zone.is_some());
+        if let Some(zone) = zone {
+            let mut expected = zone::MAX_PAGE_ORDER;
+
+            for area in zone.info().unhinted(3) {
+                assert_eq!(area.order, expected);
+                expected -= 1;
+            }
+            assert_eq!(expected, 2);
+        }
+    }
+}

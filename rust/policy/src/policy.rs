@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Pure decisions: when to hint, how much to take, which knob values are good.
+//!
+//! No kernel types and no state but what is passed in. Sizes are in pages where
+//! nothing else is said. Arithmetic saturates, so that no input can overflow.
+
+/// Most that may be isolated or in flight, in KiB: the 64 MiB of the design.
+pub const BATCH_KB_MAX: u64 = 64 * 1024;
+
+/// Least value of `batch_kb`: one block of the largest order with 4 KiB pages.
+pub const BATCH_KB_MIN: u64 = 4 * 1024;
+
+/// Largest watermark, in KiB (4 TiB): far above any free area, far below overflow.
+pub const WATERMARK_KB_MAX: u64 = 1 << 32;
+
+/// How long a request may be with the host before that is a stall, in nanoseconds.
+pub const STALL_NS: u64 = 1_000_000_000;
+
+/// How often the thread looks whether the host has stalled, in milliseconds.
+pub const STALL_CHECK_MS: u32 = 250;
+
+/// How often the thread looks for blocks that no watermark has told it about, in milliseconds.
+///
+/// The same as page reporting's default delay: what never reaches the watermark leaves the guest
+/// no later than it does without this module.
+pub const TRICKLE_MS: u32 = 2000;
+
+/// A knob that takes a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Knob {
+    /// Whether to hint at all: 0 or 1.
+    Enabled,
+    /// Lowest order hinted: 0 to the largest order of the buddy allocator.
+    MinOrder,
+    /// Unhinted memory of a free area that wakes the thread: above the low watermark.
+    HighWatermarkKb,
+    /// Unhinted memory of a free area that is left alone: below the high watermark.
+    LowWatermarkKb,
+    /// Most memory isolated or in flight: [`BATCH_KB_MIN`] to [`BATCH_KB_MAX`].
+    BatchKb,
+}
+
+/// A value that a knob does not take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Invalid;
+
+/// The values of all knobs.
+///
+/// # Invariants
+///
+/// Each value is in its range, and `low_watermark_kb < high_watermark_kb`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Knobs {
+    enabled: bool,
+    min_order: u32,
+    max_order: u32,
+    high_watermark_kb: u64,
+    low_watermark_kb: u64,
+    batch_kb: u64,
+}
+
+impl Knobs {
+    /// The defaults: hint pageblocks and larger, once 16 MiB of them are free in an area.
+    pub const fn new(pageblock_order: u32, max_order: u32) -> Self {
+        // INVARIANT: The constants are in their ranges, and so is `min_order`.
+        Self {
+            enabled: true,
+            min_order: if pageblock_order < max_order {
+                pageblock_order
+            } else {
+                max_order
+            },
+            max_order,
+            high_watermark_kb: 16 * 1024,
+            low_watermark_kb: 0,
+            batch_kb: BATCH_KB_MAX,
+        }
+    }
+
+    /// The value of a knob.
+    pub fn get(&self, knob: Knob) -> u64 {
+        match knob {
+            Knob::Enabled => self.enabled.into(),
+            Knob::MinOrder => self.min_order.into(),
+            Knob::HighWatermarkKb => self.high_watermark_kb,
+            Knob::LowWatermarkKb => self.low_watermark_kb,
+            Knob::BatchKb => self.batch_kb,
+        }
+    }
+
+    /// The knobs with one of them changed.
+    pub fn with(mut self, knob: Knob, value: u64) -> Result<Self, Invalid> {
+        let good = match knob {
+            Knob::Enabled => value <= 1,
+            Knob::MinOrder => value <= self.max_order.into(),
+            Knob::HighWatermarkKb => value > self.low_watermark_kb && value <= WATERMARK_KB_MAX,
+            Knob::LowWatermarkKb => value < self.high_watermark_kb,
+            Knob::BatchKb => (BATCH_KB_MIN..=BATCH_KB_MAX).contains(&value),
+        };
+        if !good {
+            return Err(Invalid);
+        }
+        // INVARIANT: The value was just found to be in its range.
+        match knob {
+            Knob::Enabled => self.enabled = value == 1,
+            // CAST: At most `max_order`.
+            Knob::MinOrder => self.min_order = value as u32,
+            Knob::HighWatermarkKb => self.high_watermark_kb = value,
+            Knob::LowWatermarkKb => self.low_watermark_kb = value,
+            Knob::BatchKb => self.batch_kb = value,
+        }
+        Ok(self)
+    }
+
+    /// Whether to hint at all.
+    pub fn enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// Lowest order hinted.
+    pub fn min_order(&self) -> u32 {
+        self.min_order
+    }
+}
+
+/// A free area's blocks that are not hinted, by number and order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unhinted {
+    /// Blocks on the free lists that are not Offline.
+    pub blocks: u64,
+    /// Their order.
+    pub order: u32,
+}
+
+impl Unhinted {
+    /// Their size in pages.
+    pub fn pages(self) -> u64 {
+        self.blocks.saturating_mul(1 << self.order)
+    }
+
+    /// Whether they are enough to begin hinting.
+    ///
+    /// One block is, where a block is larger than the watermark. The hook in the page allocator
+    /// compares alike. What reaches the high watermark exceeds any lower one, so that a wake-up
+    /// finds work.
+    pub fn reaches(self, high_watermark: u64) -> bool {
+        self.blocks >= high_watermark.max(1).div_ceil(1 << self.order)
+    }
+
+    /// Whether there are enough to go on hinting.
+    pub fn exceeds(self, low_watermark: u64) -> bool {
+        self.pages() > low_watermark
+    }
+}
+
+/// A zone's pages, as far as they decide what it can spare.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ZoneRoom {
+    /// Free pages.
+    pub free: u64,
+    /// The zone's high watermark.
+    pub high_watermark: u64,
+    /// The largest of the zone's lowmem reserves.
+    pub reserve: u64,
+    /// Pages that the buddy allocator manages.
+    pub managed: u64,
+    /// Pages out for hinting.
+    pub isolated: u64,
+}
+
+impl ZoneRoom {
+    /// The most that may be out of the zone at a time.
+    ///
+    /// Half of what is free above the high watermark and the reserve, so that hinting alone never
+    /// makes reclaim begin, and no more than 1/64 of the zone or the batch.
+    pub fn bound(&self, batch: u64) -> u64 {
+        let spare = self
+            .free
+            .saturating_add(self.isolated)
+            .saturating_sub(self.high_watermark)
+            .saturating_sub(self.reserve);
+
+        batch.min(spare / 2).min(self.managed / 64)
+    }
+
+    /// What may be taken from the zone now, `isolated` being out of all zones together.
+    pub fn budget(&self, batch: u64, isolated: u64) -> u64 {
+        self.bound(batch)
+            .saturating_sub(self.isolated)
+            .min(batch.saturating_sub(isolated))
+    }
+}
+
+/// Ranges that the next request may have, with `room` of the queue's `capacity` left.
+///
+/// A quarter of the queue, so that the host works on one request while the guest assembles the
+/// next; 0 if the queue is full.
+pub fn request_ranges(capacity: u32, room: u32) -> u32 {
+    (capacity / 4).max(1).min(room)
+}
+
+/// Whether a host that has had a request for `ns` nanoseconds is stalled.
+pub fn is_stalled(ns: u64) -> bool {
+    ns >= STALL_NS
+}

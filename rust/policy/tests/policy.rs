@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the policy promises, for any input.
+
+use page_hinting_policy::*;
+use proptest::prelude::*;
+
+const KNOBS: [Knob; 5] = [
+    Knob::Enabled,
+    Knob::MinOrder,
+    Knob::HighWatermarkKb,
+    Knob::LowWatermarkKb,
+    Knob::BatchKb,
+];
+
+fn knobs() -> Knobs {
+    Knobs::new(9, 10)
+}
+
+#[test]
+fn defaults_are_what_the_abi_says() {
+    let k = knobs();
+
+    assert_eq!(k.get(Knob::Enabled), 1);
+    assert_eq!(k.get(Knob::MinOrder), 9);
+    assert_eq!(k.get(Knob::HighWatermarkKb), 16384);
+    assert_eq!(k.get(Knob::LowWatermarkKb), 0);
+    assert_eq!(k.get(Knob::BatchKb), 65536);
+}
+
+#[test]
+fn a_pageblock_may_not_fit_the_allocator() {
+    assert_eq!(Knobs::new(13, 10).min_order(), 10);
+}
+
+#[test]
+fn ranges_end_where_the_abi_says() {
+    let k = knobs();
+
+    for (knob, good, bad) in [
+        (Knob::Enabled, vec![0, 1], vec![2]),
+        (Knob::MinOrder, vec![0, 10], vec![11]),
+        (
+            Knob::HighWatermarkKb,
+            vec![1, WATERMARK_KB_MAX],
+            vec![0, WATERMARK_KB_MAX + 1, u64::MAX],
+        ),
+        (Knob::LowWatermarkKb, vec![0, 16383], vec![16384, u64::MAX]),
+        (
+            Knob::BatchKb,
+            vec![BATCH_KB_MIN, BATCH_KB_MAX],
+            vec![0, BATCH_KB_MIN - 1, BATCH_KB_MAX + 1],
+        ),
+    ] {
+        for v in good {
+            assert_eq!(k.with(knob, v).map(|k| k.get(knob)), Ok(v), "{knob:?}");
+        }
+        for v in bad {
+            assert_eq!(k.with(knob, v), Err(Invalid), "{knob:?} {v}");
+        }
+    }
+}
+
+#[test]
+fn the_watermarks_stay_apart() {
+    let k = knobs().with(Knob::LowWatermarkKb, 8192).unwrap();
+
+    assert_eq!(k.with(Knob::HighWatermarkKb, 8192), Err(Invalid));
+    assert!(k.with(Knob::HighWatermarkKb, 8193).is_ok());
+}
+
+#[test]
+fn one_large_block_reaches_a_small_watermark() {
+    let area = |blocks, order| Unhinted { blocks, order };
+
+    assert!(area(1, 10).reaches(1));
+    assert!(!area(0, 10).reaches(1));
+    assert!(area(8, 9).reaches(4096));
+    assert!(!area(7, 9).reaches(4096));
+    assert!(area(1, 9).exceeds(0));
+    assert!(!area(1, 9).exceeds(512));
+}
+
+#[test]
+fn a_small_zone_gives_little_and_a_tight_one_nothing() {
+    let mut zone = ZoneRoom {
+        free: 200_000,
+        high_watermark: 1_000,
+        reserve: 0,
+        managed: 262_144,
+        isolated: 0,
+    };
+
+    assert_eq!(zone.budget(16384, 0), 262_144 / 64);
+    zone.free = 1_100;
+    assert_eq!(zone.budget(16384, 0), 50);
+    zone.reserve = 100;
+    assert_eq!(zone.budget(16384, 0), 0);
+}
+
+#[test]
+fn the_queue_holds_several_requests() {
+    assert_eq!(request_ranges(32, 32), 8);
+    assert_eq!(request_ranges(32, 3), 3);
+    assert_eq!(request_ranges(32, 0), 0);
+    assert_eq!(request_ranges(1, 1), 1);
+}
+
+#[test]
+fn a_second_without_an_answer_is_a_stall() {
+    assert!(!is_stalled(999_999_999));
+    assert!(is_stalled(1_000_000_000));
+}
+
+proptest! {
+    /// Isolated and in flight never exceed the batch, nor half of what is spare, whatever is out.
+    #[test]
+    fn never_over_the_bound(
+        free: u64, high_watermark: u64, reserve: u64, managed: u64,
+        zone_isolated in 0u64..100_000, others in 0u64..100_000, batch in 1u64..16384,
+    ) {
+        let zone = ZoneRoom { free, high_watermark, reserve, managed, isolated: zone_isolated };
+        let isolated = zone_isolated + others;
+        let budget = zone.budget(batch, isolated);
+
+        if budget > 0 {
+            prop_assert!(isolated + budget <= batch);
+            prop_assert!(zone_isolated + budget <= managed / 64);
+            // What stays free is above the watermark and the reserve.
+            let left = u128::from(free) - u128::from(budget);
+            prop_assert!(left >= u128::from(high_watermark) + u128::from(reserve));
+        }
+    }
+
+    /// Any sequence of writes leaves the knobs in their ranges.
+    #[test]
+    fn knobs_stay_valid(writes in prop::collection::vec((0usize..5, any::<u64>()), 0..100)) {
+        let mut k = knobs();
+        for (i, v) in writes {
+            // Small values too: most of the ranges are small.
+            for v in [v, v % 100_000] {
+                if let Ok(new) = k.with(KNOBS[i], v) {
+                    k = new;
+                    prop_assert_eq!(k.get(KNOBS[i]), v);
+                }
+            }
+            prop_assert!(k.get(Knob::LowWatermarkKb) < k.get(Knob::HighWatermarkKb));
+            prop_assert!(k.get(Knob::MinOrder) <= 10);
+            prop_assert!((BATCH_KB_MIN..=BATCH_KB_MAX).contains(&k.get(Knob::BatchKb)));
+        }
+    }
+
+    /// What reaches the high watermark exceeds any lower one: a wake-up always finds work.
+    #[test]
+    fn a_wake_up_finds_work(
+        more in 0u64..4, order in 0u32..=10, high in 1u64..1 << 40, below in 1u64..1 << 12,
+    ) {
+        // Around the watermark, where it matters.
+        let area = Unhinted { blocks: (high >> order).saturating_add(more), order };
+        let low = high.saturating_sub(below);
+
+        if area.reaches(high) {
+            prop_assert!(area.exceeds(low));
+        }
+    }
+}
