@@ -86,6 +86,7 @@ lock() {
 # --- Children ---------------------------------------------------------------
 
 child=
+ticker=
 cleanups=()
 
 # at_exit COMMAND: run it when the script ends, however it ends.
@@ -106,8 +107,17 @@ run() {
 	return "$status"
 }
 
+end_ticker() {
+	[ -n "$ticker" ] || return 0
+	kill -TERM -- "-$ticker" 2>/dev/null || true
+	wait "$ticker" 2>/dev/null || true
+	ticker=
+	[ ! -t 2 ] || printf '\r\033[K' >&2
+}
+
 end_child() {
 	local i
+	end_ticker
 	[ -n "$child" ] || return 0
 	kill -TERM -- "-$child" 2>/dev/null || return 0
 	for i in {1..100}; do
@@ -151,7 +161,7 @@ progress() {
 	(
 		trap - INT TERM HUP EXIT
 		[ ! -t 2 ] || step=1
-		while sleep "$step"; do
+		while sleep "$step" && kill -0 "$child" 2>/dev/null; do
 			printf -v tick '%s [ %s steps, %s ]' "$what" \
 				"$(grep -cE "$pattern" "$log")" "$(clock $((SECONDS - start)))"
 			if [ -t 2 ]; then
@@ -161,13 +171,11 @@ progress() {
 			fi
 		done
 	) &
-	local ticker=$!
+	ticker=$!
 	set +m
 	wait "$child" || status=$?
 	child=
-	kill -TERM -- "-$ticker" 2>/dev/null || true
-	wait "$ticker" 2>/dev/null || true
-	[ ! -t 2 ] || printf '\r\033[K' >&2
+	end_ticker
 	return "$status"
 }
 
