@@ -8,6 +8,8 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+: "${HOME:=$(getent passwd "$(id -u)" | cut -d : -f 6)}"
+export HOME
 cache=${PAGE_HINTING_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/page_hinting}
 case $cache in
 /*) ;;
