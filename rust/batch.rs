@@ -8,7 +8,8 @@ use crate::{
     policy::{
         self,
         Knob,
-        Knobs, //
+        Knobs,
+        Unhinted, //
     },
     queue,
     stats::Stats,
@@ -98,13 +99,21 @@ pub(crate) fn backlog(min_order: u32) -> u64 {
     })
 }
 
-/// Whether any free area has enough to begin hinting.
+/// Whether any free area from `min_order` up has blocks that `condition` asks for.
+fn any_area(min_order: u32, condition: impl Fn(Unhinted) -> bool) -> bool {
+    Zone::all().any(|zone| zone.info().unhinted(min_order).any(&condition))
+}
+
+/// Whether a free area has enough to begin hinting.
 pub(crate) fn is_due(knobs: &Knobs, min_order: u32) -> bool {
     let high = kb_to_pages(knobs.get(Knob::HighWatermarkKb));
 
-    Zone::all().any(|zone| {
-        zone.info()
-            .unhinted(min_order)
-            .any(|area| area.reaches(high))
-    })
+    any_area(min_order, |area| area.reaches(high))
+}
+
+/// Whether a free area has more than is left alone.
+pub(crate) fn is_left(knobs: &Knobs, min_order: u32) -> bool {
+    let low = kb_to_pages(knobs.get(Knob::LowWatermarkKb));
+
+    any_area(min_order, |area| area.exceeds(low))
 }

@@ -96,11 +96,12 @@ fn run(shared: &Shared) {
         let state = queue::State::now();
         let may = knobs.enabled() && state.has_device();
         if may && !hinting {
-            let since = looked.elapsed().as_millis();
-            if batch::is_due(&knobs, knobs.min_order().max(state.min_order()))
-                || since >= i64::from(policy::TRICKLE_MS)
-            {
-                hinting = true;
+            let min_order = knobs.min_order().max(state.min_order());
+            let rested = looked.elapsed().as_millis() >= i64::from(policy::TRICKLE_MS);
+
+            hinting =
+                batch::is_due(&knobs, min_order) || (rested && batch::is_left(&knobs, min_order));
+            if hinting {
                 shared.stats.woken();
             }
         }
