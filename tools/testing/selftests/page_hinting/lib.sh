@@ -86,6 +86,7 @@ clean_up() {
 	if loaded; then
 		rmmod page_hinting
 	fi
+	[ "$(cat $PCP_FRACTION)" = 0 ] || echo 0 > $PCP_FRACTION
 }
 
 # --- what the kernel says ---
@@ -112,7 +113,8 @@ no_complaint_in() { # LOG
 no_taint() {
 	local taint
 
-	read -r taint < /proc/sys/kernel/tainted
+	# Not by "read", which takes one byte at a time: a sysctl gives no second.
+	taint=$(cat /proc/sys/kernel/tainted)
 	[ $((taint & ~(4096 | 8192 | 262144))) -eq 0 ] ||
 		fail "the kernel is tainted: $taint"
 }
@@ -153,7 +155,11 @@ load_fresh() {
 }
 
 get() { # FILE, such as status or stats/hinted_kb
-	cat "$SYSFS/$1"
+	local value=
+
+	# No program: under TCG, to start one costs more than to wait.
+	read -r value < "$SYSFS/$1"
+	echo "$value"
 }
 
 set_knob() { # NAME VALUE
@@ -272,6 +278,14 @@ SLACK_KB=8192
 
 free_is_at_least() { # KB
 	[ "$(free_kb)" -ge $(($1 - SLACK_KB)) ]
+}
+
+# Freed pages may stay in the per-CPU lists for seconds, many MiB of them, where
+# nobody can hint them.  This keeps the lists at about a MiB until clean_up.
+PCP_FRACTION=/proc/sys/vm/percpu_pagelist_high_fraction
+
+limit_pcp_lists() {
+	echo 100000 > $PCP_FRACTION || fail "$PCP_FRACTION"
 }
 
 drop_caches() {

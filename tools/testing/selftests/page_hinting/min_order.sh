@@ -45,7 +45,7 @@ hints_at_order() { # ORDER
 test_order_0_to_8() {
 	local order=8
 
-	load_fresh && set_knob high_watermark_kb 1024 || return
+	limit_pcp_lists && load_fresh && set_knob high_watermark_kb 1024 || return
 	while [ $order -ge 0 ]; do
 		hints_at_order $order || return
 		order=$((order - 1))

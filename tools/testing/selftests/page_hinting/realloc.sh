@@ -18,7 +18,7 @@ test_allocate_all_while_all_is_hinted() {
 	drop_caches
 	load_fresh || return
 	before=$(free_kb)
-	while [ $round -le 3 ]; do
+	while [ $round -le 2 ]; do
 		wait_settled || return
 		mib=$(spare_mib)
 		[ "$mib" -ge 128 ] || fail "only $mib MiB are free to test with" || return
@@ -41,7 +41,7 @@ test_contents_survive_hinting() {
 		"$DIR/memhog" -t 96
 	done < /dev/null > /dev/null 2>&1 &
 	background=$!
-	while [ $round -le 10 ]; do
+	while [ $round -le 5 ]; do
 		zerocheck -s 1 64 || return
 		round=$((round + 1))
 	done
@@ -54,7 +54,7 @@ test_contents_survive_unload() {
 	local pid
 
 	memhog -t 256 || return
-	"$DIR/zerocheck" -s 3 256 > /dev/null &
+	"$DIR/zerocheck" -s 2 256 > /dev/null &
 	pid=$!
 	background=$pid
 	sleep 1

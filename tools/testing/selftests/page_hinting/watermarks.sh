@@ -37,7 +37,7 @@ free_after_pass() { # HIGH_WATERMARK_KB
 }
 
 test_below_high_does_not_wake() {
-	load_fresh && free_after_pass $HIGHEST || return
+	limit_pcp_lists && load_fresh && free_after_pass $HIGHEST || return
 	[ "$hinted" -lt $((16 * 1024)) ] ||
 		fail "$hinted KiB were hinted at once, far below the high watermark"
 }

@@ -5,9 +5,9 @@
  * zerocheck [-T] [-s SECONDS] MIB maps MIB mebibytes and
  *   - has the kernel allocate all of it before the first read, since a page
  *     that is only read is the shared zero page and proves nothing;
- *   - reads all of it: a fresh page must be zero;
- *   - writes to each word its own offset, inverted;
- *   - waits SECONDS, and reads all of it again.
+ *   - reads a word in each 64 bytes: a fresh page must be zero;
+ *   - writes to each such word its own index, inverted;
+ *   - waits SECONDS, and reads them all again.
  * A block that a host discards after it was handed out reads zero, or what the
  * host left in it, where the pattern was.
  *
@@ -29,6 +29,8 @@
 #endif
 
 #define HUGE	(2UL << 20)
+/* Distance of the words that are looked at. */
+#define STRIDE	64
 /* Wrong words that are shown before the rest is only counted. */
 #define SHOWN	8
 
@@ -52,12 +54,17 @@ static unsigned long number(const char *s, unsigned long max)
 	return n;
 }
 
+static volatile uint64_t *word_at(char *map, size_t i)
+{
+	return (volatile uint64_t *)(map + i * STRIDE);
+}
+
 static void wrong(const char *when, size_t word, uint64_t is, uint64_t expected,
 		  unsigned long *nr)
 {
 	if ((*nr)++ < SHOWN)
 		printf("%s: offset 0x%zx is 0x%016llx, expected 0x%016llx\n",
-		       when, word * sizeof(is), (unsigned long long)is,
+		       when, word * STRIDE, (unsigned long long)is,
 		       (unsigned long long)expected);
 }
 
@@ -65,7 +72,6 @@ int main(int argc, char **argv)
 {
 	unsigned long mib, seconds = 0, nr = 0;
 	int opt, advice = MADV_HUGEPAGE;
-	volatile uint64_t *mem;
 	size_t len, words, i;
 	char *map;
 
@@ -87,7 +93,7 @@ int main(int argc, char **argv)
 	}
 	mib = number(argv[optind], 1UL << 30);
 	len = mib << 20;
-	words = len / sizeof(*mem);
+	words = len / STRIDE;
 
 	map = mmap(NULL, len + HUGE, PROT_READ | PROT_WRITE,
 		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -99,17 +105,16 @@ int main(int argc, char **argv)
 		fail("madvise");
 	if (madvise(map, len, MADV_POPULATE_WRITE))
 		fail("MADV_POPULATE_WRITE");
-	mem = (volatile uint64_t *)map;
 
 	for (i = 0; i < words; i++)
-		if (mem[i])
-			wrong("fresh", i, mem[i], 0, &nr);
+		if (*word_at(map, i))
+			wrong("fresh", i, *word_at(map, i), 0, &nr);
 	for (i = 0; i < words; i++)
-		mem[i] = ~(uint64_t)i;
+		*word_at(map, i) = ~(uint64_t)i;
 	sleep(seconds);
 	for (i = 0; i < words; i++)
-		if (mem[i] != ~(uint64_t)i)
-			wrong("written", i, mem[i], ~(uint64_t)i, &nr);
+		if (*word_at(map, i) != ~(uint64_t)i)
+			wrong("written", i, *word_at(map, i), ~(uint64_t)i, &nr);
 
 	if (nr)
 		printf("%lu of %zu words are wrong\n", nr, words);
