@@ -44,6 +44,14 @@ pub struct Probe {
 impl Probe {
     /// Finds the guest's RAM, of `ram_kb`, in the process.
     pub fn new(pid: u32, ram_kb: u64) -> Result<Self> {
+        let mut probe = Self::with(pid, ram_kb, Method::PagemapScan)?;
+        if probe.look().is_err() {
+            probe = Self::with(pid, ram_kb, Method::Smaps)?;
+        }
+        Ok(probe)
+    }
+
+    fn with(pid: u32, ram_kb: u64, method: Method) -> Result<Self> {
         let process = Process::new(pid.try_into()?)?;
         let mut found = process.maps()?.into_iter().filter(|map| {
             map.pathname == MMapPath::Anonymous && map.address.1 - map.address.0 == ram_kb * 1024
@@ -57,16 +65,15 @@ impl Probe {
         );
         let ram = map.address.0..map.address.1;
 
-        let pagemap = File::open(format!("/proc/{pid}/pagemap"))?;
-        let (file, method) = match pagemap_scan::resident(&pagemap, &ram) {
-            Ok(_) => (pagemap, Method::PagemapScan),
-            Err(_) => (File::open(format!("/proc/{pid}/smaps"))?, Method::Smaps),
+        let file = match method {
+            Method::PagemapScan => "pagemap",
+            Method::Smaps => "smaps",
         };
         Ok(Probe {
             process,
             ram,
             page_kb: procfs::page_size() / 1024,
-            file,
+            file: File::open(format!("/proc/{pid}/{file}"))?,
             method,
             smaps: String::new(),
         })
@@ -357,22 +364,30 @@ mod tests {
             madvise(map, len.get(), MmapAdvise::MADV_DONTFORK).unwrap();
             map
         };
-        let mut probe = Probe::new(std::process::id(), kb).unwrap();
-        let mut rss = Vec::new();
+        let pid = std::process::id();
+        let mut probes = [
+            Probe::new(pid, kb).unwrap(),
+            Probe::with(pid, kb, Method::Smaps).unwrap(),
+        ];
+        let mut look = || probes.each_mut().map(|probe| probe.look().unwrap().0);
         // SAFETY: what is written and dropped lies in the mapping.
-        unsafe {
-            rss.push(probe.look().unwrap().0);
+        let [empty, full, half] = unsafe {
+            let empty = look();
             for page in 0..1000 {
                 map.cast::<u8>().add(page * 4096).write_volatile(1);
             }
-            rss.push(probe.look().unwrap().0);
+            let full = look();
             madvise(map, 500 * 4096, MmapAdvise::MADV_DONTNEED).unwrap();
-            rss.push(probe.look().unwrap().0);
+            let half = look();
             munmap(map, len.get()).unwrap();
+            [empty, full, half]
+        };
+        assert_eq!(empty, [0, 0]);
+        for i in 0..2 {
+            assert!((4000..=kb).contains(&full[i]), "{full:?}");
+            assert!(full[i] - half[i] >= 1800, "{full:?} {half:?}");
         }
-        assert_eq!(rss[0], 0);
-        assert!((4000..=kb).contains(&rss[1]), "{rss:?}");
-        assert!(rss[1] - rss[2] >= 1800, "{rss:?}");
+        assert_eq!((full[0], half[0]), (full[1], half[1]));
     }
 
     #[test]
