@@ -42,6 +42,7 @@ need python3 python3
 need git git
 need xz-utils xz
 need kmod depmod
+need rsync rsync
 need curl curl
 need ca-certificates /etc/ssl/certs/ca-certificates.crt
 need debian-archive-keyring /usr/share/keyrings/debian-archive-keyring.gpg
