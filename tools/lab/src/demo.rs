@@ -435,13 +435,15 @@ fn verdict(outcome: &Outcome<'_>) -> bool {
 fn print_table(outcome: &Outcome<'_>) {
     let window = outcome.arguments.window_s;
     println!();
-    println!("memory back on the host   after the free");
+    println!("memory back on the host    after it was free    after the order to free it");
     for percent in SHARES {
-        let time = match outcome.returned_s[&percent.to_string()] {
-            Some(time) => format!("{time:.3} s"),
-            None => format!("not within {window} s"),
-        };
-        println!("{percent:>20} %    {time:>15}");
+        let [free, asked] = [&outcome.returned_s, &outcome.returned_since_asked_s].map(|times| {
+            match times[&percent.to_string()] {
+                Some(time) => format!("{time:.3} s"),
+                None => format!("not within {window} s"),
+            }
+        });
+        println!("{percent:>20} %{free:>22}{asked:>30}");
     }
     println!();
     println!("resident MiB              before     peak    after");
@@ -488,15 +490,20 @@ fn picture<'a>(
         Accel::Kvm => "KVM",
         Accel::Tcg => "TCG: emulated CPUs",
     };
-    let mut marks = vec![
-        (outcome.moments_s.touched, "touched".to_owned()),
-        (0.0, "freed".to_owned()),
-    ];
-    for percent in [50, ENOUGH] {
-        if let Some(time) = outcome.returned_s[&percent.to_string()] {
-            marks.push((time, format!("{percent} %")));
+    let asked = outcome.moments_s.asked;
+    let mut marks = vec![(0.0, "freed".to_owned())];
+    let mut end = outcome.moments_s.ended;
+    for percent in [ENOUGH, 50] {
+        if let Some(time) = outcome.returned_since_asked_s[&percent.to_string()] {
+            marks.push((asked + time, format!("{percent} % back")));
+            if percent == ENOUGH {
+                end = (asked + time).max(0.0) + (-asked).max(time);
+            }
         }
     }
+    marks.push((outcome.moments_s.touched, "touched".to_owned()));
+    marks.push((asked, "told to free".to_owned()));
+    let end = end.min(outcome.moments_s.ended);
     plot::Picture {
         title: format!("{who}: {} MiB freed in the guest", args.touch),
         caption: format!(
@@ -510,7 +517,7 @@ fn picture<'a>(
         samples,
         freed_s,
         marks,
-        settled_s: outcome.returned_s[&ENOUGH.to_string()],
+        detail: asked - (end - asked) / 8.0..end,
     }
 }
 

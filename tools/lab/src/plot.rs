@@ -5,6 +5,7 @@
 use crate::returned::Sample;
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontStyle, register_font};
 use std::ops::Range;
 use std::path::Path;
@@ -14,19 +15,20 @@ pub struct Picture<'a> {
     pub title: String,
     pub caption: String,
     pub samples: &'a [Sample],
-    /// When the memory was freed, in seconds since the start of the sampling; the
+    /// When the memory was free, in seconds since the start of the sampling; the
     /// axis has its 0 there.
     pub freed_s: f64,
-    /// Moments in seconds after the free, and what they are called.
+    /// Moments in seconds after the free, and what they are called, the weightiest
+    /// first.
     pub marks: Vec<(f64, String)>,
-    /// When the memory was as good as back, in seconds after the free.
-    pub settled_s: Option<f64>,
+    /// From when to when most happened, in seconds after the free.
+    pub detail: Range<f64>,
 }
 
 const SIZE: (u32, u32) = (1280, 620);
 const RAM: RGBColor = RGBColor(0x1f, 0x5f, 0xa8);
 const PROCESS: RGBColor = RGBColor(0xd0, 0x7a, 0x1c);
-const MARK: RGBColor = RGBColor(0x60, 0x60, 0x60);
+const MARK: RGBColor = RGBColor(0x40, 0x40, 0x40);
 const FONT: &str = "lab";
 
 /// Draws the whole run on the left, the moment of the free on the right.
@@ -52,18 +54,16 @@ pub fn draw(path: &Path, picture: &Picture<'_>) -> Result<()> {
         .collect();
     let first = points.first().map_or(-1.0, |point| point.0);
     let last = points.last().map_or(1.0, |point| point.0);
-    let detail = picture
-        .settled_s
-        .map_or(last, |t| (t * 3.0).clamp(0.05, last));
 
     let (left, right) = body.split_horizontally(SIZE.0 * 55 / 100);
-    panel(&left, picture, &points, first..last, "the whole run")?;
+    panel(&left, picture, &points, first..last, "the whole run", true)?;
     panel(
         &right,
         picture,
         &points,
-        -detail / 3.0..detail,
+        picture.detail.clone(),
         "around the free",
+        false,
     )?;
     root.present()?;
     Ok(())
@@ -75,12 +75,13 @@ fn panel(
     points: &[(f64, f64, f64)],
     range: Range<f64>,
     name: &str,
+    has_legend: bool,
 ) -> Result<()> {
     let top = points
         .iter()
         .map(|point| point.1.max(point.2))
         .fold(0.0, f64::max)
-        * 1.12;
+        * 1.5;
     let mut chart = ChartBuilder::on(area)
         .caption(name, (FONT, 18))
         .margin(10)
@@ -125,20 +126,40 @@ fn panel(
         .legend(|(x, y)| PathElement::new([(x, y), (x + 18, y)], RAM.stroke_width(2)));
 
     let style = (FONT, 15).into_font().color(&MARK);
-    let marks = picture.marks.iter().filter(|(t, _)| range.contains(t));
-    for (level, (t, label)) in marks.enumerate() {
-        chart.draw_series([PathElement::new([(*t, 0.0), (*t, top)], MARK)])?;
-        let y = top * (0.99 - 0.045 * level as f64);
-        chart.draw_series([Text::new(format!(" {label}"), (*t, y), style.clone())])?;
+    for (level, (t, label)) in legible(&picture.marks, &range).into_iter().enumerate() {
+        chart.draw_series([PathElement::new([(t, 0.0), (t, top)], MARK)])?;
+        let y = top * (0.86 - 0.045 * level as f64);
+        let side = match t - range.start > span / 2.0 {
+            true => HPos::Right,
+            false => HPos::Left,
+        };
+        let style = style.pos(Pos::new(side, VPos::Top));
+        chart.draw_series([Text::new(format!(" {label} "), (t, y), style)])?;
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
-        .background_style(WHITE.mix(0.85))
-        .border_style(MARK)
-        .label_font((FONT, 15))
-        .draw()?;
+    if has_legend {
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperRight)
+            .background_style(WHITE.mix(0.85))
+            .border_style(MARK)
+            .label_font((FONT, 15))
+            .draw()?;
+    }
     Ok(())
+}
+
+/// The marks in this range, those that would lie on each other put together.
+fn legible(marks: &[(f64, String)], range: &Range<f64>) -> Vec<(f64, String)> {
+    let near = (range.end - range.start) / 50.0;
+    let mut shown: Vec<(f64, String)> = Vec::new();
+    for (t, label) in marks.iter().filter(|(t, _)| range.contains(t)) {
+        match shown.iter_mut().find(|(other, _)| (t - other).abs() < near) {
+            Some((_, text)) => *text += &format!(", {label}"),
+            None => shown.push((*t, label.clone())),
+        }
+    }
+    shown.sort_by(|a, b| a.0.total_cmp(&b.0));
+    shown
 }
 
 fn mib(kb: u64) -> f64 {
@@ -151,6 +172,21 @@ mod tests {
     use std::time::Duration;
 
     #[test]
+    fn marks_do_not_lie_on_each_other() {
+        let marks = [(5.0, "a"), (0.0, "b"), (0.1, "c"), (20.0, "d")];
+        let marks = marks.map(|(t, label)| (t, label.to_owned()));
+        let text = |range| {
+            let shown = legible(&marks, &range);
+            shown
+                .iter()
+                .map(|(t, text)| format!("{t} {text}"))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(text(-1.0..10.0), ["0 b, c", "5 a"]);
+        assert_eq!(text(-1.0..0.5), ["0 b", "0.1 c"]);
+    }
+
+    #[test]
     fn a_picture_is_drawn_whatever_came_back() {
         let dir = tempfile::tempdir().unwrap();
         let samples: Vec<_> = (0..500)
@@ -160,28 +196,21 @@ mod tests {
                 process_kb: 3 << 20,
             })
             .collect();
-        for (name, samples, settled_s) in [
-            ("back.png", &samples[..], Some(0.5)),
-            ("at-once.png", &samples[..], Some(0.0)),
-            ("never.png", &samples[..], None),
-            ("empty.png", &[], None),
+        for (name, samples, detail) in [
+            ("back.png", &samples[..], -0.1..0.5),
+            ("at-once.png", &samples[..], -0.001..0.001),
+            ("empty.png", &[], -1.0..1.0),
         ] {
             let path = dir.path().join(name);
-            draw(
-                &path,
-                &Picture {
-                    title: "title".into(),
-                    caption: "caption".into(),
-                    samples,
-                    freed_s: 2.0,
-                    marks: vec![
-                        (0.0, "freed".into()),
-                        (settled_s.unwrap_or(1.0), "x".into()),
-                    ],
-                    settled_s,
-                },
-            )
-            .unwrap();
+            let picture = Picture {
+                title: "title".into(),
+                caption: "caption".into(),
+                samples,
+                freed_s: 2.0,
+                marks: vec![(0.0, "freed".into()), (0.4, "50 % back".into())],
+                detail,
+            };
+            draw(&path, &picture).unwrap();
             let png = std::fs::read(&path).unwrap();
             assert!(png.starts_with(b"\x89PNG") && png.len() > 5000, "{name}");
         }
