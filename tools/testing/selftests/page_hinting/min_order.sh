@@ -13,7 +13,7 @@ hints_at_order() { # ORDER
 
 	rm -f $fifo $fifo.out
 	mkfifo $fifo || fail "mkfifo" || return
-	set_knob enabled 0 && wait_for "status off" status_is off || return
+	wait_settled && set_knob enabled 0 && wait_for "status off" status_is off || return
 	"$DIR/fragment" "$order" $MIB < $fifo > $fifo.out &
 	background=$!
 	exec 3> $fifo
@@ -24,10 +24,9 @@ hints_at_order() { # ORDER
 
 	# One order above: these blocks must be left alone.
 	if [ "$order" -lt 10 ]; then
+		hinted=$(get stats/hinted_kb)
 		set_knob min_order $((order + 1)) && set_knob enabled 1 &&
 		wait_settled || return
-		hinted=$(get stats/hinted_kb)
-		sleep 0.5
 		[ $(($(get stats/hinted_kb) - hinted)) -lt $((freed / 2)) ] ||
 			fail "order $order was hinted with min_order $((order + 1))" || return
 	fi
