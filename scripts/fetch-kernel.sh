@@ -100,15 +100,11 @@ from_user() {
 
 # --- 2. The cache -----------------------------------------------------------
 
-# Newest first; trees of KERNEL_SRC are only for those who ask for them.
+# cached VERSION-PATTERN: those in the cache, newest first. What came from
+# KERNEL_SRC is only for those who ask for it.
 cached() {
-	local tree
-	for tree in "$sources/linux-$1"+{debian,kernel.org}*; do
-		case $tree in
-		*.tmp) ;;
-		*) [ ! -d "$tree" ] || printf '%s\n' "$tree" ;;
-		esac
-	done | sort -rV
+	find "$sources" -maxdepth 1 -type d ! -name '*.tmp' \
+		\( -name "linux-$1+debian*" -o -name "linux-$1+kernel.org" \) | sort -rV
 }
 
 # --- 3. Debian --------------------------------------------------------------
