@@ -129,7 +129,7 @@ fn panel(
     for (level, (t, label)) in legible(&picture.marks, &range).into_iter().enumerate() {
         chart.draw_series([PathElement::new([(t, 0.0), (t, top)], MARK)])?;
         let y = top * (0.86 - 0.045 * level as f64);
-        let side = match t - range.start > span / 2.0 {
+        let side = match t - range.start > span * 0.4 {
             true => HPos::Right,
             false => HPos::Left,
         };
