@@ -175,18 +175,22 @@ expect() { # WHAT VALUE EXPECTED
 
 # --- waiting ---
 
-uptime_s() {
-	cut -d. -f1 /proc/uptime
+# Sets $now to the seconds since boot; starts no program.
+get_now() {
+	read -r now _ < /proc/uptime
+	now=${now%.*}
 }
 
 # Waits until the command succeeds; says what it waited for if it never did.
 wait_for() { # WHAT COMMAND...
-	local what="$1" end
+	local what="$1" now end
 
 	shift
-	end=$(($(uptime_s) + WAIT))
+	get_now
+	end=$((now + WAIT))
 	until "$@"; do
-		if [ "$(uptime_s)" -ge "$end" ]; then
+		get_now
+		if [ "$now" -ge "$end" ]; then
 			fail "waited $WAIT s for $what"
 			show_state
 			return 1
@@ -208,27 +212,35 @@ show_state() {
 }
 
 status_is() { # WORD
-	[ "$(get status)" = "$1" ]
+	local value
+
+	read -r value < "$SYSFS/status"
+	[ "$value" = "$1" ]
 }
 
 status_is_not() { # WORD
-	[ "$(get status)" != "$1" ]
+	! status_is "$1"
 }
 
 stat_is() { # NAME VALUE
-	[ "$(get "stats/$1")" = "$2" ]
+	local value
+
+	read -r value < "$SYSFS/stats/$1"
+	[ "$value" = "$2" ]
 }
 
 stat_at_least() { # NAME VALUE
-	[ "$(get "stats/$1")" -ge "$2" ]
+	local value
+
+	read -r value < "$SYSFS/stats/$1"
+	[ "$value" -ge "$2" ]
 }
 
 # Nothing is out, and what is free and not hinted is what may be: the low
 # watermark's reserve in each free area, what zone DMA is too small to spare,
 # and a little that comes and goes.
 is_settled() {
-	[ "$(get status)" = idle ] &&
-	[ "$(get stats/isolated_kb)" = 0 ] &&
+	status_is idle && stat_is isolated_kb 0 &&
 	[ "$(get stats/requests)" = $(($(get stats/acks) + $(get stats/errors))) ] &&
 	[ "$(get stats/backlog_kb)" -le $(($(get low_watermark_kb) * $(nr_areas) + $(dma_kb) + 4096)) ]
 }

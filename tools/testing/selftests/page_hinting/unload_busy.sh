@@ -5,8 +5,6 @@
 
 . "$(dirname "$0")/lib.sh"
 
-ROUNDS=20
-
 churn() { # ARGUMENT...
 	while :; do
 		"$DIR/memhog" "$@"
@@ -29,10 +27,11 @@ no_memhog() {
 	! pidof memhog > /dev/null
 }
 
-load_and_unload() { # knob=value...
-	local i=0 setting
+load_and_unload() { # ROUNDS knob=value...
+	local i=0 rounds=$1 setting
 
-	while [ $i -lt $ROUNDS ]; do
+	shift
+	while [ $i -lt "$rounds" ]; do
 		load || return
 		for setting in "$@"; do
 			set_knob "${setting%=*}" "${setting#*=}" || return
@@ -53,7 +52,7 @@ test_unload_under_churn() {
 	before=$(free_kb)
 	churn -t 128
 	churn -T 16
-	load_and_unload || ret=$?
+	load_and_unload 12 || ret=$?
 	stop_churn && [ $ret -eq 0 ] &&
 	wait_for "free memory to be $before KiB again" free_is_at_least "$before"
 }
@@ -64,7 +63,7 @@ test_unload_at_low_orders() {
 	before=$(free_kb)
 	churn -t 64
 	churn -T 16
-	load_and_unload high_watermark_kb=64 min_order=0 || ret=$?
+	load_and_unload 8 high_watermark_kb=64 min_order=0 || ret=$?
 	stop_churn && [ $ret -eq 0 ] &&
 	wait_for "free memory to be $before KiB again" free_is_at_least "$before"
 }
