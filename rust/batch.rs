@@ -85,7 +85,10 @@ fn fill(request: &mut Isolated, knobs: &Knobs, min_order: u32, ranges: u32) {
                 .budget(batch, isolated)
                 .min(area.pages().saturating_sub(low));
 
-            request.take(zone, area.order, pages, ranges);
+            // A block that does not fit stays, and the lock with it.
+            if pages >> area.order != 0 {
+                request.take(zone, area.order, pages, ranges);
+            }
         }
     }
 }
@@ -99,21 +102,33 @@ pub(crate) fn backlog(min_order: u32) -> u64 {
     })
 }
 
-/// Whether any free area from `min_order` up has blocks that `condition` asks for.
-fn any_area(min_order: u32, condition: impl Fn(Unhinted) -> bool) -> bool {
-    Zone::all().any(|zone| zone.info().unhinted(min_order).any(&condition))
+/// Whether any free area has blocks that `condition` asks for, and that its zone can spare.
+///
+/// A zone that can spare not even one block, as `ZONE_DMA` with its large reserve, is nothing to
+/// wake up for.
+fn any_area(knobs: &Knobs, min_order: u32, condition: impl Fn(Unhinted) -> bool) -> bool {
+    let batch = kb_to_pages(knobs.get(Knob::BatchKb));
+
+    Zone::all().any(|zone| {
+        let info = zone.info();
+        let bound = info.room().bound(batch);
+
+        let mut areas = info.unhinted(min_order);
+
+        areas.any(|area| bound >> area.order != 0 && condition(area))
+    })
 }
 
 /// Whether a free area has enough to begin hinting.
 pub(crate) fn is_due(knobs: &Knobs, min_order: u32) -> bool {
     let high = kb_to_pages(knobs.get(Knob::HighWatermarkKb));
 
-    any_area(min_order, |area| area.reaches(high))
+    any_area(knobs, min_order, |area| area.reaches(high))
 }
 
 /// Whether a free area has more than is left alone.
 pub(crate) fn is_left(knobs: &Knobs, min_order: u32) -> bool {
     let low = kb_to_pages(knobs.get(Knob::LowWatermarkKb));
 
-    any_area(min_order, |area| area.exceeds(low))
+    any_area(knobs, min_order, |area| area.exceeds(low))
 }
