@@ -297,7 +297,12 @@ free_is_at_least() { # KB
 PCP_FRACTION=/proc/sys/vm/percpu_pagelist_high_fraction
 
 limit_pcp_lists() {
-	echo 100000 > $PCP_FRACTION || fail "$PCP_FRACTION"
+	echo 100000 > $PCP_FRACTION || fail "$PCP_FRACTION" || return
+	wait_for "the per-CPU lists to shrink" pcp_lists_are_short
+}
+
+pcp_lists_are_short() {
+	awk '/^ *count:/ { n += $2 } END { exit n > 2048 }' /proc/zoneinfo
 }
 
 drop_caches() {
