@@ -147,6 +147,7 @@ pub fn run(args: &DemoArgs) -> Result<bool> {
         devices: &[BALLOON],
         kernel_args: "",
         console: Console::Log,
+        patches_code: false,
         initramfs: &initramfs,
         log: args.out.join("guest.log"),
     })?;

@@ -80,17 +80,35 @@ impl Accel {
         }
     }
 
-    fn arguments(self) -> [&'static str; 4] {
-        match self {
-            Accel::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            // Without erms and fsrm, which TCG executes a byte at a time: Linux then
-            // clears pages by words, eight times as fast.
-            Accel::Tcg => [
-                "-accel",
-                "tcg,thread=multi",
-                "-cpu",
-                "max,erms=off,fsrm=off",
-            ],
+    fn arguments(self, threads: Threads) -> [&'static str; 4] {
+        // Without erms and fsrm, which TCG executes a byte at a time: Linux then clears
+        // pages by words, eight times as fast.
+        const TCG_CPU: &str = "max,erms=off,fsrm=off";
+        match (self, threads) {
+            (Accel::Kvm, _) => ["-accel", "kvm", "-cpu", "host"],
+            (Accel::Tcg, Threads::Multi) => ["-accel", "tcg,thread=multi", "-cpu", TCG_CPU],
+            (Accel::Tcg, Threads::Single) => ["-accel", "tcg,thread=single", "-cpu", TCG_CPU],
+        }
+    }
+}
+
+/// How TCG runs the guest's CPUs: each in a thread of its own, or by turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threads {
+    Multi,
+    Single,
+}
+
+impl Threads {
+    /// Up to QEMU 8.0, threads may execute code of a guest after it was patched, and
+    /// the guest dies with "Oops: int3". Each load and unload of the module patches
+    /// its static key: harmless once, but not some hundred times under load.
+    fn choose(version: (u32, u32), patches_code: bool) -> Self {
+        const FIXED: (u32, u32) = (8, 1);
+        if patches_code && version < FIXED {
+            Threads::Single
+        } else {
+            Threads::Multi
         }
     }
 }
@@ -115,6 +133,8 @@ pub struct Config<'a> {
     /// Words for the kernel command line.
     pub kernel_args: &'a str,
     pub console: Console,
+    /// Whether the module will be loaded and unloaded many times.
+    pub patches_code: bool,
     /// The root file system.
     pub initramfs: &'a [u8],
     /// File for what the console says.
@@ -132,6 +152,8 @@ pub struct Guest {
     qmp: Option<Qmp<QmpStream>>,
     pub port: Port,
     pub accel: Accel,
+    /// How TCG runs the CPUs, if it does.
+    pub threads: Threads,
     /// QEMU's version, such as "7.2.22".
     pub qemu_version: String,
     log: PathBuf,
@@ -141,7 +163,8 @@ pub struct Guest {
 impl Guest {
     /// Starts QEMU; the guest boots.
     pub fn start(config: &Config<'_>) -> Result<Self> {
-        check_version(&config.args.qemu)?;
+        let version = check_version(&config.args.qemu)?;
+        let threads = Threads::choose(version, config.patches_code);
         let errors = config.log.with_extension("qemu.log");
         let stderr = create(&errors)?;
         create(&config.log)?;
@@ -156,7 +179,7 @@ impl Guest {
         command
             .args(arguments(
                 config,
-                accel,
+                accel.arguments(threads),
                 inherited.each_ref().map(AsRawFd::as_raw_fd),
             ))
             .stdin(match config.console {
@@ -179,6 +202,7 @@ impl Guest {
             qmp: None,
             port: Port::new(port)?,
             accel,
+            threads,
             qemu_version: String::new(),
             log: config.log.clone(),
             errors,
@@ -296,14 +320,14 @@ const FOUR_LEVELS: &str = "no5lvl";
 /// a guest gets that hangs; a panic shows what each task was doing.
 const PANIC: &str = "panic_on_warn=1 panic=-1 oops=panic unknown_nmi_panic panic_sys_info=tasks";
 
-fn arguments(config: &Config<'_>, accel: Accel, fds: [RawFd; 3]) -> Vec<OsString> {
+fn arguments(config: &Config<'_>, accel: [&str; 4], fds: [RawFd; 3]) -> Vec<OsString> {
     let [qmp, port, initramfs] = fds;
     let log = config.log.display().to_string().replace(',', ",,");
     let mem = config.mem_mib;
     let mut list: Vec<OsString> = Vec::new();
     let mut add = |words: &[&str]| list.extend(words.iter().map(OsString::from));
 
-    add(&accel.arguments());
+    add(&accel);
     add(&[
         "-no-user-config",
         "-nodefaults",
@@ -379,7 +403,7 @@ fn prepare_child(command: &mut Command, inherited: &[OwnedFd; 3], console: Conso
     unsafe { command.pre_exec(prepare) };
 }
 
-fn check_version(qemu: &Path) -> Result<()> {
+fn check_version(qemu: &Path) -> Result<(u32, u32)> {
     let output = match Command::new(qemu).arg("--version").output() {
         Ok(output) => output,
         Err(error) => {
@@ -402,7 +426,7 @@ fn check_version(qemu: &Path) -> Result<()> {
         OLDEST.0,
         OLDEST.1
     );
-    Ok(())
+    Ok((major, minor))
 }
 
 fn version(text: &str) -> Option<(u32, u32)> {
@@ -519,6 +543,15 @@ mod tests {
             Accel::Tcg
         );
         assert_eq!(Accel::choose("", true).0, Accel::Tcg);
+    }
+
+    #[test]
+    fn an_old_tcg_takes_turns_where_code_is_patched() {
+        assert_eq!(Threads::choose((7, 2), true), Threads::Single);
+        assert_eq!(Threads::choose((8, 0), true), Threads::Single);
+        assert_eq!(Threads::choose((7, 2), false), Threads::Multi);
+        assert_eq!(Threads::choose((8, 1), true), Threads::Multi);
+        assert_eq!(Threads::choose((10, 0), true), Threads::Multi);
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub fn run(args: &ShellArgs) -> Result<bool> {
         devices: &[BALLOON],
         kernel_args: "quiet",
         console: Console::Terminal,
+        patches_code: false,
         initramfs: &initramfs,
         log: args.out.join("guest.log"),
     })?;

@@ -7,7 +7,7 @@ use crate::initramfs::{self, Content};
 use crate::interrupt::Interrupted;
 use crate::ktap::{self, Outcome, Report};
 use crate::port::Silence;
-use crate::qemu::{Config, Console, Guest, is_complaint};
+use crate::qemu::{Accel, Config, Console, Guest, Threads, is_complaint};
 use crate::scenario::{self, KUNIT, Scenario};
 use crate::versions::Module;
 use anyhow::{Context, Error, Result, ensure};
@@ -198,6 +198,7 @@ impl Runner<'_> {
             devices: self.scenario.devices,
             kernel_args: self.scenario.kernel_args,
             console: Console::Log,
+            patches_code: true,
             initramfs: self.initramfs,
             log,
         })?;
@@ -207,7 +208,10 @@ impl Runner<'_> {
                     "# {}: Linux {kernel} in QEMU {} ({}), up in {:.1} s, log in {}",
                     self.name("boot"),
                     guest.qemu_version,
-                    guest.accel.name(),
+                    match (guest.accel, guest.threads) {
+                        (Accel::Tcg, Threads::Single) => "tcg, one thread",
+                        (accel, _) => accel.name(),
+                    },
                     seconds(began),
                     guest.log().display()
                 );
