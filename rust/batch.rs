@@ -13,56 +13,53 @@ use crate::{
     },
     queue,
     stats::Stats,
+    thread::InThread,
     zone::Zone, //
 };
 
-/// Why [`hint`] stopped.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stop {
-    /// Nothing is left that is worth hinting, or that can be spared.
-    Done,
-    /// The host has all that it may have at a time.
-    Full,
+/// What came of [`hint`].
+pub(crate) struct Pass {
+    /// Something was handed to the host.
+    pub(crate) submitted: bool,
+    /// The host has all that it may have at a time; there may be more.
+    pub(crate) full: bool,
 }
 
-/// Hands unhinted memory to the host, until there is none or the host has enough.
-pub(crate) fn hint(knobs: &Knobs, stats: &Stats) -> Stop {
-    loop {
+/// Hands unhinted memory to the host, until there is none that can be spared or the host has
+/// enough.
+pub(crate) fn hint(knobs: &Knobs, stats: &Stats, token: &InThread) -> Pass {
+    let mut submitted = false;
+    let full = loop {
         let state = queue::State::now();
-        if !state.has_device() {
-            return Stop::Done;
-        }
-
         let ranges = policy::request_ranges(state.capacity(), state.room());
-        if ranges == 0 {
-            return Stop::Full;
+
+        if !state.has_device() {
+            break false;
         }
-        let Some(mut request) = Isolated::new() else {
-            return Stop::Full;
+        if ranges == 0 {
+            break true;
+        }
+        let Some(mut request) = Isolated::new(token) else {
+            break true;
         };
 
-        fill(
-            &mut request,
-            knobs,
-            knobs.min_order().max(state.min_order()),
-            ranges,
-        );
+        let min_order = knobs.min_order().max(state.min_order());
+        fill(&mut request, knobs, min_order, ranges);
         if request.is_empty() {
             // More may be had once the host has returned some.
-            return if state.in_flight() {
-                Stop::Full
-            } else {
-                Stop::Done
-            };
+            break state.in_flight();
         }
 
         stats.submitting();
         if request.submit().is_err() {
             // The blocks are back on the free lists, and found there next time.
             stats.failed();
-            return Stop::Done;
+            break false;
         }
-    }
+        submitted = true;
+    };
+
+    Pass { submitted, full }
 }
 
 /// Takes blocks into a request: zone by zone, the highest order first.
@@ -85,10 +82,7 @@ fn fill(request: &mut Isolated, knobs: &Knobs, min_order: u32, ranges: u32) {
                 .budget(batch, isolated)
                 .min(area.pages().saturating_sub(low));
 
-            // A block that does not fit stays, and the lock with it.
-            if pages >> area.order != 0 {
-                request.take(zone, area.order, pages, ranges);
-            }
+            request.take(zone, area.order, pages, ranges);
         }
     }
 }

@@ -14,6 +14,7 @@ use kernel::{
 
 use crate::{
     ffi,
+    thread::InThread,
     zone::Zone, //
 };
 
@@ -33,10 +34,8 @@ pub(crate) struct Isolated {
 
 impl Isolated {
     /// No blocks yet. [`None`] if as many requests as there are are in use.
-    ///
-    /// Only the module's thread may call this.
-    pub(crate) fn new() -> Option<Self> {
-        // SAFETY: The thread is the only caller in the module, and there is one thread.
+    pub(crate) fn new(_: &InThread) -> Option<Self> {
+        // SAFETY: The token says that this is the module's thread, as the core demands.
         let request = NonNull::new(unsafe { ffi::page_hinting_get_request() })?;
 
         // INVARIANT: The core has just made the request isolated, for this caller.

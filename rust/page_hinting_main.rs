@@ -109,11 +109,10 @@ fn set_watermark(knobs: &Knobs) {
 /// The loaded module.
 ///
 /// The fields are dropped in this order: first nobody changes a knob any more, then the thread
-/// stops and returns what it has isolated, and then the device goes back to page reporting.
+/// stops and returns what it has isolated, and the device it owns goes back to page reporting.
 struct PageHinting {
     _directory: knobs::Directory,
     _thread: thread::Thread,
-    _attachment: queue::Attachment,
 }
 
 impl kernel::Module for PageHinting {
@@ -122,7 +121,7 @@ impl kernel::Module for PageHinting {
         let attachment = queue::Attachment::new()?;
 
         set_watermark(&shared.knobs());
-        let thread = thread::Thread::start(shared.clone())?;
+        let thread = thread::Thread::start(attachment, shared.clone())?;
         let directory = knobs::Directory::new(shared)?;
 
         pr_info!(
@@ -136,14 +135,13 @@ impl kernel::Module for PageHinting {
         Ok(Self {
             _directory: directory,
             _thread: thread,
-            _attachment: attachment,
         })
     }
 }
 
 impl Drop for PageHinting {
     fn drop(&mut self) {
-        pr_info!("unloaded\n");
+        pr_info!("unloading\n");
     }
 }
 

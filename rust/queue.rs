@@ -12,7 +12,7 @@ use crate::ffi;
 /// The module's hold of the core: while it lives, free pages are hinted from here.
 ///
 /// Dropping it gives the device back to page reporting, as soon as the host has acknowledged what
-/// it has; it does not wait for that. The thread must have been stopped.
+/// it has; it does not wait for that. [`crate::thread::Thread`] owns it, and stops before.
 pub(crate) struct Attachment(());
 
 impl Attachment {
@@ -42,7 +42,8 @@ impl Attachment {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        // SAFETY: The value exists, so the core is attached; the thread is stopped.
+        // SAFETY: The value exists, so the core is attached. Its owner has stopped the thread, or
+        // has not started it.
         unsafe { ffi::page_hinting_detach() };
     }
 }
@@ -59,6 +60,8 @@ pub(crate) struct Ack {
     pub(crate) pages: u64,
     /// From its submission to its return, in nanoseconds.
     pub(crate) latency_ns: u64,
+    /// Whether it was submitted since the module was loaded, and not before it was unloaded last.
+    pub(crate) own: bool,
 }
 
 /// Returns what the host has acknowledged to the free lists, one request at a time.
@@ -66,12 +69,14 @@ pub(crate) fn reap() -> Option<Ack> {
     let mut ack = ffi::page_hinting_ack {
         nr_pages: 0,
         latency_ns: 0,
+        own: false,
     };
 
     // SAFETY: `ack` is valid for writes.
     unsafe { ffi::page_hinting_reap(&mut ack) }.then_some(Ack {
         pages: ack.nr_pages as u64,
         latency_ns: ack.latency_ns,
+        own: ack.own,
     })
 }
 

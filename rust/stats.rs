@@ -40,6 +40,9 @@ impl Stats {
     pub(crate) fn acked(&self, ack: &Ack) {
         let us = ack.latency_ns / 1000;
 
+        if !ack.own {
+            return;
+        }
         self.acks.add(1u64, Relaxed);
         self.hinted_pages.add(ack.pages, Relaxed);
         // No other writer, so nothing is lost between the two.
@@ -63,7 +66,7 @@ impl Stats {
         self.stalls.add(1u64, Relaxed);
     }
 
-    /// The thread began to hint.
+    /// The thread was woken and found something to hint.
     pub(crate) fn woken(&self) {
         self.wakeups.add(1u64, Relaxed);
     }
@@ -98,7 +101,7 @@ impl Stats {
         self.ack_us_max.load(Relaxed)
     }
 
-    /// Times that the thread began to hint.
+    /// Times that the thread was woken and found something to hint.
     pub(crate) fn wakeups(&self) -> u64 {
         self.wakeups.load(Relaxed)
     }

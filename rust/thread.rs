@@ -10,6 +10,7 @@ use core::ffi::c_void;
 
 use kernel::{
     error::to_result,
+    pr_warn_once,
     prelude::*,
     sync::Arc,
     time::{
@@ -19,31 +20,39 @@ use kernel::{
 };
 
 use crate::{
-    batch::{
-        self,
-        Stop, //
-    },
+    batch,
     ffi,
     policy,
-    queue,
+    queue::{
+        self,
+        Attachment, //
+    },
     Shared, //
 };
 
 /// The running thread. Dropping it stops the thread and waits for that.
+///
+/// The fields are what the thread uses; they are dropped after it was stopped.
 pub(crate) struct Thread {
-    /// What the thread uses; dropped after it was stopped.
+    _attachment: Attachment,
     _shared: Arc<Shared>,
 }
 
+/// Says that its holder runs in the module's thread.
+pub(crate) struct InThread(());
+
 impl Thread {
-    /// Starts the thread. The core must be attached as long as it runs.
-    pub(crate) fn start(shared: Arc<Shared>) -> Result<Self> {
+    /// Starts the thread.
+    pub(crate) fn start(attachment: Attachment, shared: Arc<Shared>) -> Result<Self> {
         let data = Arc::as_ptr(&shared).cast_mut().cast::<c_void>();
 
         // SAFETY: `data` is valid until the thread is stopped, as the value returned here holds a
         // reference until then.
         to_result(unsafe { ffi::ph_thread_start(Some(run_raw), data) })?;
-        Ok(Self { _shared: shared })
+        Ok(Self {
+            _attachment: attachment,
+            _shared: shared,
+        })
     }
 }
 
@@ -80,13 +89,26 @@ fn wait(ms: u32) {
 }
 
 fn run(shared: &Shared) {
-    let mut hinting = false;
-    let mut stalled = false;
+    let token = InThread(());
     let mut looked = Instant::<Monotonic>::now();
+    let mut hinting = false;
+    let mut counted = false;
+    let mut stalled = false;
+    // The last look found nothing that could be taken: until the next, a wake-up by the watermark
+    // would find the same.
+    let mut vain = false;
 
     while !should_stop() {
-        // Before anything is looked at, so that what is freed later wakes the thread.
-        queue::rearm();
+        let rested = looked.elapsed().as_millis() >= i64::from(policy::TRICKLE_MS);
+
+        if rested {
+            vain = false;
+        }
+        // Before anything is looked at, so that what is freed later wakes the thread. Not while
+        // it hints: the host's answers drive it then.
+        if !hinting && !vain {
+            queue::rearm();
+        }
 
         while let Some(ack) = queue::reap() {
             shared.stats.acked(&ack);
@@ -97,16 +119,26 @@ fn run(shared: &Shared) {
         let may = knobs.enabled() && state.has_device();
         if may && !hinting {
             let min_order = knobs.min_order().max(state.min_order());
-            let rested = looked.elapsed().as_millis() >= i64::from(policy::TRICKLE_MS);
 
-            hinting =
-                batch::is_due(&knobs, min_order) || (rested && batch::is_left(&knobs, min_order));
-            if hinting {
-                shared.stats.woken();
-            }
+            hinting = (!vain && batch::is_due(&knobs, min_order))
+                || (rested && batch::is_left(&knobs, min_order));
+            counted = false;
         }
-        if may && hinting && batch::hint(&knobs, &shared.stats) == Stop::Done {
-            hinting = false;
+        if may && hinting {
+            let pass = batch::hint(&knobs, &shared.stats, &token);
+
+            if pass.submitted && !counted {
+                shared.stats.woken();
+                counted = true;
+            }
+            if !pass.full {
+                hinting = false;
+                vain = !pass.submitted;
+                looked = Instant::now();
+                // What was freed meanwhile did not wake the thread.
+                continue;
+            }
+        } else if rested {
             looked = Instant::now();
         }
 
@@ -114,14 +146,11 @@ fn run(shared: &Shared) {
         if state.in_flight() && !queue::arm() {
             continue;
         }
-        let now_stalled = policy::is_stalled(state.oldest_ns());
-        if now_stalled != stalled {
-            stalled = now_stalled;
+        if policy::is_stalled(state.oldest_ns()) != stalled {
+            stalled = !stalled;
             if stalled {
                 shared.stats.stalled();
-                pr_warn!("the host does not answer; hinting goes on when it does\n");
-            } else {
-                pr_info!("the host answers again\n");
+                pr_warn_once!("the host does not answer; hinting goes on when it does\n");
             }
         }
         wait(if state.in_flight() {

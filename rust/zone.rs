@@ -75,6 +75,7 @@ impl ZoneInfo {
             reserve: self.0.reserve as u64,
             managed: self.0.managed as u64,
             isolated: self.0.isolated as u64,
+            largest_block: 1 << MAX_PAGE_ORDER,
         }
     }
 

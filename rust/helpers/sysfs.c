@@ -40,7 +40,7 @@ static ssize_t ph_store(struct kobject *kobj, struct kobj_attribute *attr,
 	int err;
 
 	/* Whatever is wrong with a value, the ABI promises EINVAL. */
-	if (kstrtou64(buf, 10, &value))
+	if (buf[0] == '+' || kstrtou64(buf, 10, &value))
 		return -EINVAL;
 
 	err = ph_ops->store(ph_data, ph_attr_id(attr), value);

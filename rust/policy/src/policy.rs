@@ -142,8 +142,7 @@ impl Unhinted {
     /// Whether they are enough to begin hinting.
     ///
     /// One block is, where a block is larger than the watermark. The hook in the page allocator
-    /// compares alike. What reaches the high watermark exceeds any lower one, so that a wake-up
-    /// finds work.
+    /// compares alike. What reaches the high watermark exceeds any lower one.
     pub fn reaches(self, high_watermark: u64) -> bool {
         self.blocks >= high_watermark.max(1).div_ceil(1 << self.order)
     }
@@ -167,13 +166,17 @@ pub struct ZoneRoom {
     pub managed: u64,
     /// Pages out for hinting.
     pub isolated: u64,
+    /// The largest block that there can be, in pages.
+    pub largest_block: u64,
 }
 
 impl ZoneRoom {
     /// The most that may be out of the zone at a time.
     ///
     /// Half of what is free above the high watermark and the reserve, so that hinting alone never
-    /// makes reclaim begin, and no more than 1/64 of the zone or the batch.
+    /// makes reclaim begin, and no more than the batch or 1/64 of the zone. A small zone may
+    /// nevertheless give one block of any order: most of its free memory is in the largest, and
+    /// would never be hinted.
     pub fn bound(&self, batch: u64) -> u64 {
         let spare = self
             .free
@@ -181,7 +184,14 @@ impl ZoneRoom {
             .saturating_sub(self.high_watermark)
             .saturating_sub(self.reserve);
 
-        batch.min(spare / 2).min(self.managed / 64)
+        batch
+            .min(spare / 2)
+            .min((self.managed / 64).max(self.largest_block))
+    }
+
+    /// Whether the zone can spare a block of an order at all.
+    pub fn fits(&self, batch: u64, order: u32) -> bool {
+        self.bound(batch) >> order != 0
     }
 
     /// What may be taken from the zone now, `isolated` being out of all zones together.

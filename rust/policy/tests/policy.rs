@@ -89,13 +89,31 @@ fn a_small_zone_gives_little_and_a_tight_one_nothing() {
         reserve: 0,
         managed: 262_144,
         isolated: 0,
+        largest_block: 1024,
     };
 
     assert_eq!(zone.budget(16384, 0), 262_144 / 64);
+    assert!(zone.fits(16384, 10));
     zone.free = 1_100;
     assert_eq!(zone.budget(16384, 0), 50);
     zone.reserve = 100;
     assert_eq!(zone.budget(16384, 0), 0);
+    assert!(!zone.fits(16384, 0));
+}
+
+#[test]
+fn a_zone_of_64_mib_gives_one_block_at_a_time() {
+    let zone = ZoneRoom {
+        free: 8_192,
+        high_watermark: 200,
+        reserve: 0,
+        managed: 16_384,
+        isolated: 0,
+        largest_block: 1024,
+    };
+
+    assert_eq!(zone.budget(16384, 0), 1024);
+    assert!(zone.fits(16384, 10));
 }
 
 #[test]
@@ -119,13 +137,15 @@ proptest! {
         free: u64, high_watermark: u64, reserve: u64, managed: u64,
         zone_isolated in 0u64..100_000, others in 0u64..100_000, batch in 1u64..16384,
     ) {
-        let zone = ZoneRoom { free, high_watermark, reserve, managed, isolated: zone_isolated };
+        let zone = ZoneRoom {
+            free, high_watermark, reserve, managed, isolated: zone_isolated, largest_block: 1024,
+        };
         let isolated = zone_isolated + others;
         let budget = zone.budget(batch, isolated);
 
         if budget > 0 {
             prop_assert!(isolated + budget <= batch);
-            prop_assert!(zone_isolated + budget <= managed / 64);
+            prop_assert!(zone_isolated + budget <= (managed / 64).max(1024));
             // What stays free is above the watermark and the reserve.
             let left = u128::from(free) - u128::from(budget);
             prop_assert!(left >= u128::from(high_watermark) + u128::from(reserve));
