@@ -170,10 +170,11 @@ check_series() {
 		install -D -m 644 "$source/$file" "$scratch/tree/$file"
 	done < <(series_files "$source")
 	series_begin "$scratch/git" "$scratch/tree"
+	# Where there is a repository, checkpatch leaves a file: so not from the top.
 	# Page flags are CamelCase; checkpatch knows it of PageFoo, not of __SetPageFoo.
 	while read -r patch; do
 		test_one "checkpatch: $(basename "$patch")" \
-			"$source/scripts/checkpatch.pl" --no-tree --strict --no-signoff --ignore CAMELCASE --quiet "$patch"
+			env -C "$out" "$source/scripts/checkpatch.pl" --no-tree --strict --no-signoff --ignore CAMELCASE --quiet "$patch"
 		test_one "applies: $(basename "$patch")" series_apply "$scratch/git" "$scratch/tree" "$patch"
 	done < <(series)
 	[ -n "$(series)" ] || skip_one "the series" "there are no patches"
