@@ -105,11 +105,10 @@ fn any_area(knobs: &Knobs, min_order: u32, condition: impl Fn(Unhinted) -> bool)
 
     Zone::all().any(|zone| {
         let info = zone.info();
-        let bound = info.room().bound(batch);
-
+        let room = info.room();
         let mut areas = info.unhinted(min_order);
 
-        areas.any(|area| bound >> area.order != 0 && condition(area))
+        areas.any(|area| room.fits(batch, area.order) && condition(area))
     })
 }
 
