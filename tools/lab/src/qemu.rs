@@ -479,7 +479,9 @@ pub fn log_extract(log: &Path) -> String {
         _ if lines.is_empty() => return format!("The guest's log {} is empty.", log.display()),
         Some(first) => {
             let rest = &lines[first..];
-            let tasks = rest.iter().position(|line| line.contains("] task:"));
+            let tasks = rest
+                .iter()
+                .position(|line| line.starts_with("task:") || line.contains("] task:"));
             let end = tasks.unwrap_or(rest.len()).min(LOG_LINES);
             ("What the kernel complains of in", &rest[..end])
         }

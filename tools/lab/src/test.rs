@@ -16,7 +16,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// Lines of a test's output that are shown when it did not end.
+/// Lines of a test's output that are shown when it failed.
 const OUTPUT_LINES: usize = 20;
 
 /// Runs the scenarios; true if at least one test passed and none failed.
@@ -84,7 +84,11 @@ impl Tally {
             }
             Outcome::Fail => {
                 self.failed += 1;
-                for line in notes.iter().flat_map(|note| note.lines()) {
+                if notes.len() > OUTPUT_LINES {
+                    println!("# ... (the rest is in the logs)");
+                }
+                let last = &notes[notes.len().saturating_sub(OUTPUT_LINES)..];
+                for line in last.iter().flat_map(|note| note.lines()) {
                     println!("# {line}");
                 }
                 println!("not ok {number} {name}");
