@@ -92,10 +92,11 @@ fn run(shared: &Shared) {
     let token = InThread(());
     let mut looked = Instant::<Monotonic>::now();
     let mut hinting = false;
-    let mut counted = false;
+    // Something was handed to the host since hinting began.
+    let mut found = false;
     let mut stalled = false;
-    // The last look found nothing that could be taken: until the next, a wake-up by the watermark
-    // would find the same.
+    // The last look found nothing that could be taken: a wake-up by the watermark would find the
+    // same, so none is asked for until the next.
     let mut vain = false;
 
     while !should_stop() {
@@ -122,18 +123,18 @@ fn run(shared: &Shared) {
 
             hinting = (!vain && batch::is_due(&knobs, min_order))
                 || (rested && batch::is_left(&knobs, min_order));
-            counted = false;
+            found = false;
         }
         if may && hinting {
             let pass = batch::hint(&knobs, &shared.stats, &token);
 
-            if pass.submitted && !counted {
+            if pass.submitted && !found {
                 shared.stats.woken();
-                counted = true;
+                found = true;
             }
             if !pass.full {
                 hinting = false;
-                vain = !pass.submitted;
+                vain = !found;
                 looked = Instant::now();
                 // What was freed meanwhile did not wake the thread.
                 continue;
