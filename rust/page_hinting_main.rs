@@ -146,7 +146,7 @@ impl Drop for PageHinting {
 }
 
 #[cfg(page_hinting_kunit)]
-#[macros::kunit_tests(page_hinting)]
+#[kunit_tests(page_hinting)]
 mod tests {
     use super::*;
 

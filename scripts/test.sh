@@ -210,7 +210,7 @@ check_debug() {
 	made debug "the debug kernel is built" scripts/build-kernel.sh debug || return 0
 	made debug_module "the debug module is built" scripts/build-module.sh debug || return 0
 	have_lab || return 0
-	guest debug "$debug" "$debug_module" all
+	guest debug "$debug" "$debug_module" all,kunit
 }
 
 check_unpatched() {
