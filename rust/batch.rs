@@ -115,8 +115,11 @@ fn any_area(knobs: &Knobs, min_order: u32, condition: impl Fn(Unhinted) -> bool)
 /// Whether a free area has enough to begin hinting.
 pub(crate) fn is_due(knobs: &Knobs, min_order: u32) -> bool {
     let high = kb_to_pages(knobs.get(Knob::HighWatermarkKb));
+    let low = kb_to_pages(knobs.get(Knob::LowWatermarkKb));
 
-    any_area(knobs, min_order, |area| area.reaches(high))
+    any_area(knobs, min_order, |area| {
+        area.reaches(high) && area.exceeds(low)
+    })
 }
 
 /// Whether a free area has more than is left alone.

@@ -95,9 +95,10 @@ fn run(shared: &Shared) {
     // Something was handed to the host since hinting began.
     let mut found = false;
     let mut stalled = false;
-    // The last look found nothing that could be taken: a wake-up by the watermark would find the
-    // same, so none is asked for until the next.
+    // Enough for the watermark was there, and nothing of it could be taken: a wake-up would find
+    // the same, so none is asked for until the next look.
     let mut vain = false;
+    let mut due = false;
 
     while !should_stop() {
         let rested = looked.elapsed().as_millis() >= i64::from(policy::TRICKLE_MS);
@@ -121,8 +122,8 @@ fn run(shared: &Shared) {
         if may && !hinting {
             let min_order = knobs.min_order().max(state.min_order());
 
-            hinting = (!vain && batch::is_due(&knobs, min_order))
-                || (rested && batch::is_left(&knobs, min_order));
+            due = !vain && batch::is_due(&knobs, min_order);
+            hinting = due || (rested && batch::is_left(&knobs, min_order));
             found = false;
         }
         if may && hinting {
@@ -134,7 +135,7 @@ fn run(shared: &Shared) {
             }
             if !pass.full {
                 hinting = false;
-                vain = !found;
+                vain = due && !found;
                 looked = Instant::now();
                 // What was freed meanwhile did not wake the thread.
                 continue;

@@ -142,14 +142,14 @@ impl Unhinted {
     /// Whether they are enough to begin hinting.
     ///
     /// One block is, where a block is larger than the watermark. The hook in the page allocator
-    /// compares alike. What reaches the high watermark exceeds any lower one.
+    /// compares alike.
     pub fn reaches(self, high_watermark: u64) -> bool {
         self.blocks >= high_watermark.max(1).div_ceil(1 << self.order)
     }
 
-    /// Whether there are enough to go on hinting.
+    /// Whether there are enough to go on hinting: one block can go and the rest is not below.
     pub fn exceeds(self, low_watermark: u64) -> bool {
-        self.pages() > low_watermark
+        self.pages().saturating_sub(low_watermark) >> self.order != 0
     }
 }
 

@@ -78,7 +78,9 @@ fn one_large_block_reaches_a_small_watermark() {
     assert!(area(8, 9).reaches(4096));
     assert!(!area(7, 9).reaches(4096));
     assert!(area(1, 9).exceeds(0));
-    assert!(!area(1, 9).exceeds(512));
+    assert!(!area(1, 9).exceeds(1));
+    assert!(area(3, 9).exceeds(1024));
+    assert!(!area(3, 9).exceeds(1025));
 }
 
 #[test]
@@ -170,17 +172,16 @@ proptest! {
         }
     }
 
-    /// What reaches the high watermark exceeds any lower one: a wake-up always finds work.
+    /// What exceeds the low watermark has a block that can go.
     #[test]
-    fn a_wake_up_finds_work(
-        more in 0u64..4, order in 0u32..=10, high in 1u64..1 << 40, below in 1u64..1 << 12,
-    ) {
-        // Around the watermark, where it matters.
-        let area = Unhinted { blocks: (high >> order).saturating_add(more), order };
-        let low = high.saturating_sub(below);
+    fn what_exceeds_can_give_a_block(blocks in 0u64..1 << 30, order in 0u32..=10, low in 0u64..1 << 40) {
+        let area = Unhinted { blocks, order };
 
-        if area.reaches(high) {
-            prop_assert!(area.exceeds(low));
+        if area.exceeds(low) {
+            prop_assert!(blocks >= 1);
+            prop_assert!((blocks - 1) << order >= low);
+        } else if blocks > 0 {
+            prop_assert!((blocks - 1) << order < low);
         }
     }
 }
