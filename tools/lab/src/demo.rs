@@ -373,8 +373,9 @@ fn watch(sampler: &Sampler, burst: &Burst, end: Instant) -> Result<()> {
         let back = burst.back_percent(&sample);
         let after = sample.at.saturating_sub(burst.freed).as_secs_f64();
         let text = format!(
-            "{after:6.2} s  {} MiB resident, {back:.0} % back",
-            mib(sample.ram_kb)
+            "{after:6.2} s  {} MiB resident, {:.0} % back",
+            mib(sample.ram_kb),
+            back.floor()
         );
         match &bar {
             Some(bar) => {
