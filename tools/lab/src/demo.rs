@@ -8,7 +8,7 @@ use crate::initramfs::{self, Content};
 use crate::interrupt;
 use crate::plot;
 use crate::port::State;
-use crate::qemu::{Accel, BALLOON, Config, Console, Guest};
+use crate::qemu::{Accel, BALLOON, Config, Console, Guest, Hardware};
 use crate::returned::{Burst, Sample};
 use crate::rss::{FAST, Probe, Quality, Sampler};
 use crate::versions::{self, Module};
@@ -143,6 +143,7 @@ pub fn run(args: &DemoArgs) -> Result<bool> {
     let mut guest = Guest::start(&Config {
         args: &args.guest,
         mem_mib: args.mem,
+        hardware: Hardware::PLAIN,
         job: "agent",
         devices: &[BALLOON],
         kernel_args: "",

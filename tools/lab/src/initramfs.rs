@@ -10,6 +10,8 @@ use std::path::Path;
 
 /// Where the module is in the guest.
 pub const MODULE: &str = "/lib/modules/page_hinting.ko";
+/// Where modules are in the guest.
+const MODULES: &str = "lib/modules";
 /// Where the selftests are in the guest.
 pub const SELFTESTS: &str = "/selftests";
 
@@ -70,6 +72,7 @@ impl Archive {
         self.file(name, mode, &content)
     }
 
+    /// A directory; modules in it go where modules are.
     fn tree(&mut self, name: &str, from: &Path) -> Result<()> {
         let mut entries = fs::read_dir(from)
             .and_then(Iterator::collect::<std::io::Result<Vec<_>>>)
@@ -83,6 +86,8 @@ impl Archive {
             if path.is_dir() {
                 self.directory(&name)?;
                 self.tree(&name, &path)?;
+            } else if path.extension().is_some_and(|extension| extension == "ko") {
+                self.copy(&format!("{MODULES}/{file_name}"), &path)?;
             } else {
                 self.copy(&name, &path)?;
             }
@@ -201,6 +206,7 @@ mod tests {
         let test = selftests.join("sub/load.sh");
         fs::write(&test, "#!/bin/sh\n").unwrap();
         fs::set_permissions(&test, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(selftests.join("sim.ko"), "for tests").unwrap();
 
         let archive = build(&Content {
             busybox: &busybox,
@@ -218,6 +224,8 @@ mod tests {
             entries["selftests/sub/load.sh"],
             (0o100755, b"#!/bin/sh\n".to_vec())
         );
+        assert_eq!(entries["lib/modules/sim.ko"].1, b"for tests");
+        assert!(!entries.contains_key("selftests/sim.ko"));
         assert_eq!(entries["dev/console"].0, 0o020600);
         for name in entries.keys() {
             if let Some((parent, _)) = name.rsplit_once('/') {

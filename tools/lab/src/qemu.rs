@@ -122,10 +122,32 @@ pub enum Console {
     Terminal,
 }
 
+/// What a guest has beside memory, processors and devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hardware {
+    /// NUMA nodes, by their memory in MiB; one node if empty.
+    pub nodes: &'static [u64],
+    /// Memory in MiB that may be plugged in while the guest runs.
+    pub hotplug_mib: u64,
+    /// More arguments of QEMU.
+    pub args: &'static [&'static str],
+}
+
+impl Hardware {
+    /// Nothing more.
+    pub const PLAIN: Self = Hardware {
+        nodes: &[],
+        hotplug_mib: 0,
+        args: &[],
+    };
+}
+
 /// How to start a guest.
 pub struct Config<'a> {
     pub args: &'a GuestArgs,
+    /// Memory; a guest with nodes has theirs.
     pub mem_mib: u64,
+    pub hardware: Hardware,
     /// The job in guest/ to run.
     pub job: &'a str,
     /// `-device` arguments beside those of the lab.
@@ -323,7 +345,11 @@ const PANIC: &str = "panic_on_warn=1 panic=-1 oops=panic unknown_nmi_panic panic
 fn arguments(config: &Config<'_>, accel: [&str; 4], fds: [RawFd; 3]) -> Vec<OsString> {
     let [qmp, port, initramfs] = fds;
     let log = config.log.display().to_string().replace(',', ",,");
-    let mem = config.mem_mib;
+    let hardware = &config.hardware;
+    let mem = match hardware.nodes {
+        [] => config.mem_mib,
+        nodes => nodes.iter().sum(),
+    };
     let mut list: Vec<OsString> = Vec::new();
     let mut add = |words: &[&str]| list.extend(words.iter().map(OsString::from));
 
@@ -335,14 +361,22 @@ fn arguments(config: &Config<'_>, accel: [&str; 4], fds: [RawFd; 3]) -> Vec<OsSt
         "none",
         "-no-reboot",
     ]);
-    add(&["-machine", "q35,memory-backend=ram"]);
-    add(&["-object", &format!("memory-backend-ram,id=ram,size={mem}M")]);
-    add(&[
-        "-m",
-        &format!("{mem}M"),
-        "-smp",
-        &config.args.smp.to_string(),
-    ]);
+    if hardware.nodes.is_empty() {
+        add(&["-machine", "q35,memory-backend=ram"]);
+        add(&["-object", &format!("memory-backend-ram,id=ram,size={mem}M")]);
+    } else {
+        add(&["-machine", "q35"]);
+    }
+    for (node, mib) in hardware.nodes.iter().enumerate() {
+        let backend = format!("memory-backend-ram,id=ram{node},size={mib}M");
+        add(&["-object", &backend]);
+        add(&["-numa", &format!("node,nodeid={node},memdev=ram{node}")]);
+    }
+    match hardware.hotplug_mib {
+        0 => add(&["-m", &format!("{mem}M")]),
+        more => add(&["-m", &format!("{mem}M,slots=4,maxmem={}M", mem + more)]),
+    }
+    add(&["-smp", &config.args.smp.to_string()]);
     add(&["-chardev", &format!("socket,id=qmp,fd={qmp}")]);
     add(&["-mon", "chardev=qmp,mode=control"]);
     add(&["-chardev", &format!("socket,id=port,fd={port}")]);
@@ -365,6 +399,7 @@ fn arguments(config: &Config<'_>, accel: [&str; 4], fds: [RawFd; 3]) -> Vec<OsSt
     for device in config.devices {
         add(&["-device", device]);
     }
+    add(hardware.args);
     add(&["-initrd", &format!("/proc/self/fd/{initramfs}")]);
     let append = format!(
         "console=ttyS0 log_buf_len=1M {PANIC} {FOUR_LEVELS} lab.job={} {}",

@@ -2,7 +2,7 @@
 
 //! The guests that selftests are run in.
 
-use crate::qemu::BALLOON;
+use crate::qemu::{BALLOON, Hardware};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,6 +17,9 @@ pub struct Scenario {
     pub devices: &'static [&'static str],
     /// Words for the kernel command line.
     pub kernel_args: &'static str,
+    /// Memory in MiB, if it matters.
+    pub mem_mib: Option<u64>,
+    pub hardware: Hardware,
     /// Whether "all" includes it.
     pub in_all: InAll,
 }
@@ -24,68 +27,105 @@ pub struct Scenario {
 /// Whether "all" includes a scenario.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InAll {
+    /// If a selftest is listed for it.
     Yes,
     /// It needs a kernel without the series.
     No,
-    /// If the module brings KUnit tests.
-    WithKunit,
+    /// If the guest is the debug guest, whose module brings KUnit tests.
+    Debug,
 }
 
 /// The scenario that runs the module's KUnit tests, and no selftest.
 pub const KUNIT: &str = "kunit";
 
+/// A guest with a balloon.
+const PLAIN: Scenario = Scenario {
+    name: "",
+    devices: &[BALLOON],
+    kernel_args: "",
+    mem_mib: None,
+    hardware: Hardware::PLAIN,
+    in_all: InAll::Yes,
+};
+
 /// All there are. Which selftests each runs stands in their file "scenarios".
-pub const SCENARIOS: [Scenario; 6] = [
+pub const SCENARIOS: [Scenario; 11] = [
     Scenario {
         name: "balloon",
-        devices: &[BALLOON],
-        kernel_args: "",
-        in_all: InAll::Yes,
+        ..PLAIN
     },
     Scenario {
         name: "no-balloon",
         devices: &[],
-        kernel_args: "",
-        in_all: InAll::Yes,
+        ..PLAIN
     },
     Scenario {
         name: "no-feature",
         devices: &["virtio-balloon-pci,free-page-reporting=off"],
-        kernel_args: "",
-        in_all: InAll::Yes,
+        ..PLAIN
     },
     Scenario {
         name: "shuffle",
-        devices: &[BALLOON],
         kernel_args: "page_alloc.shuffle=1",
-        in_all: InAll::Yes,
+        ..PLAIN
     },
     Scenario {
         name: "unpatched",
-        devices: &[BALLOON],
-        kernel_args: "",
         in_all: InAll::No,
+        ..PLAIN
+    },
+    // What is hinted is a test module's own device.
+    Scenario {
+        name: "sim",
+        devices: &[],
+        kernel_args: "cma=64M",
+        ..PLAIN
+    },
+    Scenario {
+        name: "sim-small",
+        devices: &[],
+        mem_mib: Some(128),
+        ..PLAIN
+    },
+    Scenario {
+        name: "sim-poison",
+        devices: &[],
+        kernel_args: "page_poison=1",
+        in_all: InAll::Debug,
+        ..PLAIN
+    },
+    Scenario {
+        name: "sim-init",
+        devices: &[],
+        kernel_args: "init_on_free=1",
+        ..PLAIN
+    },
+    Scenario {
+        name: "vsim",
+        devices: &[],
+        ..PLAIN
     },
     Scenario {
         name: KUNIT,
-        devices: &[BALLOON],
-        kernel_args: "",
-        in_all: InAll::WithKunit,
+        in_all: InAll::Debug,
+        ..PLAIN
     },
 ];
 
-/// The scenarios of these names, in order.
-pub fn select(names: &[String], has_kunit: bool) -> Result<Vec<&'static Scenario>> {
+/// The scenarios of these names, in order. "all" leaves out those without a test.
+pub fn select(names: &[String], lists: &Lists, is_debug: bool) -> Result<Vec<&'static Scenario>> {
     let mut selected: Vec<&Scenario> = Vec::new();
     for name in names {
         let before = selected.len();
         selected.extend(SCENARIOS.iter().filter(|scenario| {
+            let has_tests = scenario.name == KUNIT || lists.contains_key(scenario.name);
             scenario.name == name
                 || name == "all"
+                    && has_tests
                     && match scenario.in_all {
                         InAll::Yes => true,
                         InAll::No => false,
-                        InAll::WithKunit => has_kunit,
+                        InAll::Debug => is_debug,
                     }
         }));
         if selected.len() == before {
@@ -171,22 +211,27 @@ fn parse_lists(text: &str) -> Result<Lists> {
 mod tests {
     use super::*;
 
-    fn names(selected: Result<Vec<&Scenario>>) -> Vec<&str> {
-        selected.unwrap().iter().map(|s| s.name).collect()
-    }
-
     #[test]
-    fn all_is_what_suits_the_kernel() {
-        let all = ["all".to_owned()];
-        let four = ["balloon", "no-balloon", "no-feature", "shuffle"];
-        assert_eq!(names(select(&all, false)), four);
-        assert_eq!(names(select(&all, true)), [&four[..], &["kunit"]].concat());
-        let more = ["all", "unpatched", "balloon"].map(str::to_owned);
+    fn all_is_what_suits_the_kernel_and_has_tests() {
+        let lists = parse_lists("shuffle: a\nballoon: b\nsim-poison: c\nunpatched: d").unwrap();
+        let names = |wanted: &[&str], is_debug| -> Result<Vec<&str>> {
+            let wanted: Vec<_> = wanted.iter().map(|&name| name.to_owned()).collect();
+            let selected = select(&wanted, &lists, is_debug)?;
+            Ok(selected.iter().map(|scenario| scenario.name).collect())
+        };
+        let two = ["balloon", "shuffle"];
+        assert_eq!(names(&["all"], false).unwrap(), two);
         assert_eq!(
-            names(select(&more, false)),
-            [&four[..], &["unpatched"]].concat()
+            names(&["all"], true).unwrap(),
+            ["balloon", "shuffle", "sim-poison", "kunit"]
         );
-        assert!(select(&["ballon".to_owned()], false).is_err());
+        assert_eq!(
+            names(&["all", "unpatched", "balloon"], false).unwrap(),
+            ["balloon", "shuffle", "unpatched"]
+        );
+        // By its name, so that it is missed.
+        assert_eq!(names(&["vsim"], false).unwrap(), ["vsim"]);
+        assert!(names(&["ballon"], false).is_err());
     }
 
     #[test]

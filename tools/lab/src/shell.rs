@@ -4,7 +4,7 @@
 
 use crate::cli::ShellArgs;
 use crate::initramfs::{self, Content};
-use crate::qemu::{BALLOON, Config, Console, Guest};
+use crate::qemu::{BALLOON, Config, Console, Guest, Hardware};
 use anyhow::Result;
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use std::io::stdin;
@@ -21,6 +21,7 @@ pub fn run(args: &ShellArgs) -> Result<bool> {
     let mut guest = Guest::start(&Config {
         args: &args.guest,
         mem_mib: args.mem,
+        hardware: Hardware::PLAIN,
         job: "shell",
         devices: &[BALLOON],
         kernel_args: "quiet",

@@ -24,7 +24,7 @@ pub fn run(args: &TestArgs) -> Result<bool> {
     args.validate()?;
     let module = Module::read(&args.module)?;
     let lists = scenario::read_lists(&args.selftests)?;
-    let scenarios = scenario::select(&args.scenario, module.has_kunit)?;
+    let scenarios = scenario::select(&args.scenario, &lists, module.has_kunit)?;
     let initramfs = initramfs::build(&Content {
         busybox: &args.guest.busybox,
         module: Some(&args.module),
@@ -197,7 +197,8 @@ impl Runner<'_> {
         let began = Instant::now();
         let mut guest = Guest::start(&Config {
             args: &self.args.guest,
-            mem_mib: self.args.mem,
+            mem_mib: self.scenario.mem_mib.unwrap_or(self.args.mem),
+            hardware: self.scenario.hardware,
             job: "agent",
             devices: self.scenario.devices,
             kernel_args: self.scenario.kernel_args,
