@@ -22,6 +22,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Run the selftests in guests
     Test(TestArgs),
+    /// Count what loops cost in guests with and without the series
+    Instructions(InstructionsArgs),
     /// Open a shell in a guest
     Shell(ShellArgs),
 }
@@ -149,6 +151,76 @@ impl TestArgs {
             "scenarios in --selftests",
             &self.selftests.join("scenarios"),
         )
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct InstructionsArgs {
+    /// Kernel image with the series
+    #[arg(long, value_name = "BZIMAGE")]
+    pub kernel: PathBuf,
+    /// Kernel image of the same configuration without it
+    #[arg(long, value_name = "BZIMAGE")]
+    pub base: PathBuf,
+    /// The page_hinting module
+    #[arg(long, value_name = "KO")]
+    pub module: PathBuf,
+    /// page_hinting_alloc_bench.ko for --kernel
+    #[arg(long, value_name = "KO")]
+    pub bench: PathBuf,
+    /// page_hinting_alloc_bench.ko for --base
+    #[arg(long, value_name = "KO")]
+    pub base_bench: PathBuf,
+    /// Directory of the installed selftests, which has fault_bench and memhog
+    #[arg(long, value_name = "DIR", default_value = "out/selftests")]
+    pub selftests: PathBuf,
+    /// QEMU to run
+    #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-x86_64")]
+    pub qemu: PathBuf,
+    /// Static busybox to put into the guests
+    #[arg(long, value_name = "FILE", default_value = "/bin/busybox")]
+    pub busybox: PathBuf,
+    /// How often each kind of guest is booted
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = value_parser!(u32).range(1..=100))]
+    pub boots: u32,
+    /// Guest memory in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = value_parser!(u64).range(768..=1 << 20))]
+    pub mem: u64,
+    /// Longest time for each of a guest's steps, in seconds
+    #[arg(long, value_name = "S", default_value_t = 120, value_parser = value_parser!(u64).range(1..=3600))]
+    pub timeout: u64,
+    /// Directory for result.json and the guests' logs
+    #[arg(long, value_name = "DIR", default_value = "out/instructions")]
+    pub out: PathBuf,
+}
+
+impl InstructionsArgs {
+    /// Longest time for each of a guest's steps.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+
+    /// What a guest with this kernel is made of.
+    pub fn guest(&self, kernel: &Path) -> GuestArgs {
+        GuestArgs {
+            kernel: kernel.to_owned(),
+            qemu: self.qemu.clone(),
+            busybox: self.busybox.clone(),
+            smp: 1,
+        }
+    }
+
+    /// Checks what the parser cannot.
+    pub fn validate(&self) -> Result<()> {
+        self.guest(&self.kernel).validate()?;
+        readable("--base", &self.base)?;
+        readable("--module", &self.module)?;
+        readable("--bench", &self.bench)?;
+        readable("--base-bench", &self.base_bench)?;
+        for program in ["fault_bench", "memhog"] {
+            readable("--selftests", &self.selftests.join(program))?;
+        }
+        Ok(())
     }
 }
 

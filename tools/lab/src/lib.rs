@@ -10,6 +10,7 @@
 pub mod cli;
 pub mod demo;
 pub mod initramfs;
+pub mod instructions;
 pub mod interrupt;
 pub mod ktap;
 pub mod plot;

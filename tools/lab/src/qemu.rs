@@ -140,6 +140,17 @@ impl Hardware {
         hotplug_mib: 0,
         args: &[],
     };
+
+    /// A clock that an instruction advances by a nanosecond, and nothing else does:
+    /// the guest's TSC counts instructions, and idle time takes none.
+    pub const COUNTING: Self = Hardware {
+        args: &["-icount", "shift=0,sleep=off"],
+        ..Self::PLAIN
+    };
+
+    fn counts(&self) -> bool {
+        self.args.contains(&"-icount")
+    }
 }
 
 /// How to start a guest.
@@ -186,7 +197,12 @@ impl Guest {
     /// Starts QEMU; the guest boots.
     pub fn start(config: &Config<'_>) -> Result<Self> {
         let version = check_version(&config.args.qemu)?;
-        let threads = Threads::choose(version, config.patches_code);
+        // QEMU counts instructions only where the CPUs take turns.
+        let counts = config.hardware.counts();
+        let threads = match counts {
+            true => Threads::Single,
+            false => Threads::choose(version, config.patches_code),
+        };
         let errors = config.log.with_extension("qemu.log");
         let stderr = create(&errors)?;
         create(&config.log)?;
@@ -195,7 +211,10 @@ impl Guest {
         let (port, port_child) = UnixStream::pair()?;
         let initramfs = memory_file(config.initramfs)?;
         let inherited: [OwnedFd; 3] = [qmp_child.into(), port_child.into(), initramfs];
-        let (accel, _) = Accel::detect();
+        let accel = match counts {
+            true => Accel::Tcg,
+            false => Accel::detect().0,
+        };
 
         let mut command = Command::new(&config.args.qemu);
         command
