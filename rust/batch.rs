@@ -2,6 +2,8 @@
 
 //! Assembling requests: which blocks go to the host next.
 
+use kernel::error::code::EAGAIN;
+
 use crate::{
     block::Isolated,
     kb_to_pages,
@@ -50,13 +52,21 @@ pub(crate) fn hint(knobs: &Knobs, stats: &Stats, token: &InThread) -> Pass {
             break state.in_flight();
         }
 
-        stats.submitting();
-        if request.submit().is_err() {
+        match request.submit() {
+            Ok(()) => {
+                stats.submitted();
+                submitted = true;
+            }
             // The blocks are back on the free lists, and found there next time.
-            stats.failed();
-            break false;
+            Err(e) => {
+                // Somebody needs the memory now, which is no fault of the device.
+                if e != EAGAIN {
+                    stats.submitted();
+                    stats.failed();
+                }
+                break false;
+            }
         }
-        submitted = true;
     };
 
     Pass { submitted, full }

@@ -73,9 +73,16 @@ unsafe extern "C" fn show_raw(data: *mut c_void, attr: c_uint) -> u64 {
 /// # Safety
 ///
 /// As [`show_raw`].
-unsafe extern "C" fn status_raw(data: *mut c_void) -> *const c_char {
+/// Besides, `seconds` must be valid for writes.
+unsafe extern "C" fn status_raw(data: *mut c_void, seconds: *mut i64) -> *const c_char {
     // SAFETY: As for `show_raw`.
-    status(unsafe { &*data.cast::<Shared>() }).as_char_ptr()
+    let (word, since) = status(unsafe { &*data.cast::<Shared>() });
+
+    if let Some(since) = since {
+        // SAFETY: By the safety requirement.
+        unsafe { seconds.write(i64::try_from(since).unwrap_or(i64::MAX)) };
+    }
+    word.as_char_ptr()
 }
 
 /// # Safety
@@ -109,6 +116,7 @@ fn show(shared: &Shared, attr: ph_attr::Type) -> u64 {
     }
     match attr {
         ph_attr::PH_HINTED_KB => stats.hinted_kb(),
+        ph_attr::PH_REHINTED_KB => pages_to_kb(shared.untagged()),
         ph_attr::PH_BACKLOG_KB => pages_to_kb(shared.backlog()),
         ph_attr::PH_ISOLATED_KB => pages_to_kb(queue::isolated().0),
         ph_attr::PH_ISOLATED_PEAK_KB => pages_to_kb(queue::isolated().1),
@@ -129,19 +137,19 @@ fn store(shared: &Shared, attr: ph_attr::Type, value: u64) -> Result {
     shared.set(knob(attr).ok_or(EINVAL)?, value)
 }
 
-/// What the module is doing, in the ABI's word for it.
-fn status(shared: &Shared) -> &'static CStr {
+/// What the module is doing, in the ABI's word for it, and for `stalled` since how many seconds.
+fn status(shared: &Shared) -> (&'static CStr, Option<u64>) {
     let state = queue::State::now();
 
     if !state.has_device() {
-        c"no-queue"
+        (c"no-queue", None)
     } else if policy::is_stalled(state.oldest_ns()) {
-        c"stalled"
+        (c"stalled", Some(state.oldest_ns() / 1_000_000_000))
     } else if !shared.knobs().enabled() {
-        c"off"
+        (c"off", None)
     } else if state.in_flight() {
-        c"hinting"
+        (c"hinting", None)
     } else {
-        c"idle"
+        (c"idle", None)
     }
 }

@@ -25,6 +25,7 @@ use policy::{
 
 mod batch;
 mod block;
+mod debug;
 mod ffi;
 mod knobs;
 #[expect(unreachable_pub, reason = "it is a crate of its own on the host")]
@@ -59,6 +60,8 @@ struct Shared {
     #[pin]
     knobs: Mutex<Knobs>,
     stats: stats::Stats,
+    /// [`queue::untagged`] as the module found it.
+    untagged_before: u64,
 }
 
 impl Shared {
@@ -69,6 +72,7 @@ impl Shared {
             pin_init!(Self {
                 knobs <- new_mutex!(knobs),
                 stats: stats::Stats::new(),
+                untagged_before: queue::untagged(),
             }),
             GFP_KERNEL,
         )
@@ -88,6 +92,11 @@ impl Shared {
         // The thread waits for the lock, if it is that fast.
         thread::wake();
         Ok(())
+    }
+
+    /// Hinted memory that merged with other memory and has to be hinted again, in pages.
+    fn untagged(&self) -> u64 {
+        queue::untagged().wrapping_sub(self.untagged_before)
     }
 
     /// Unhinted memory that the knobs make eligible, in pages.
@@ -111,6 +120,7 @@ fn set_watermark(knobs: &Knobs) {
 /// The fields are dropped in this order: first nobody changes a knob any more, then the thread
 /// stops and returns what it has isolated, and the device it owns goes back to page reporting.
 struct PageHinting {
+    _debug: debug::Files,
     _directory: knobs::Directory,
     _thread: thread::Thread,
 }
@@ -133,6 +143,7 @@ impl kernel::Module for PageHinting {
             }
         );
         Ok(Self {
+            _debug: debug::Files::new()?,
             _directory: directory,
             _thread: thread,
         })

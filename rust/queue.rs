@@ -54,19 +54,22 @@ pub(crate) fn rearm() {
     unsafe { ffi::page_hinting_rearm() };
 }
 
-/// A request that the host has acknowledged, and that was returned to the free lists.
+/// Requests that the host has acknowledged, and that were returned to the free lists.
 pub(crate) struct Ack {
-    /// Its size in pages.
+    /// How many; more than one if somebody who needed the memory took them back.
+    pub(crate) requests: u64,
+    /// Their size in pages.
     pub(crate) pages: u64,
-    /// From its submission to its return, in nanoseconds.
+    /// From submission to return, the longest of them, in nanoseconds.
     pub(crate) latency_ns: u64,
-    /// Whether it was submitted since the module was loaded, and not before it was unloaded last.
+    /// Whether they were submitted since the module was loaded, and not before it was unloaded last.
     pub(crate) own: bool,
 }
 
-/// Returns what the host has acknowledged to the free lists, one request at a time.
+/// Returns what the host has acknowledged to the free lists.
 pub(crate) fn reap() -> Option<Ack> {
     let mut ack = ffi::page_hinting_ack {
+        nr_requests: 0,
         nr_pages: 0,
         latency_ns: 0,
         own: false,
@@ -74,6 +77,7 @@ pub(crate) fn reap() -> Option<Ack> {
 
     // SAFETY: `ack` is valid for writes.
     unsafe { ffi::page_hinting_reap(&mut ack) }.then_some(Ack {
+        requests: ack.nr_requests as u64,
         pages: ack.nr_pages as u64,
         latency_ns: ack.latency_ns,
         own: ack.own,
@@ -149,4 +153,17 @@ pub(crate) fn isolated() -> (u64, u64) {
     // SAFETY: `peak` is valid for writes.
     let now = unsafe { ffi::page_hinting_isolated(&mut peak) };
     (now as u64, peak as u64)
+}
+
+/// Pages that were tagged Offline, merged with pages that are not and lost the tag, since boot. May
+/// wrap.
+pub(crate) fn untagged() -> u64 {
+    // SAFETY: No requirements.
+    unsafe { ffi::page_hinting_nr_untagged() as u64 }
+}
+
+/// Reports to the tracepoint that the host does not answer.
+pub(crate) fn trace_stall(oldest_ns: u64) {
+    // SAFETY: No requirements.
+    unsafe { ffi::page_hinting_stalled(oldest_ns) };
 }

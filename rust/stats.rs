@@ -36,14 +36,14 @@ impl Stats {
         }
     }
 
-    /// The host has acknowledged a request.
+    /// The host has acknowledged requests.
     pub(crate) fn acked(&self, ack: &Ack) {
         let us = ack.latency_ns / 1000;
 
         if !ack.own {
             return;
         }
-        self.acks.add(1u64, Relaxed);
+        self.acks.add(ack.requests, Relaxed);
         self.hinted_pages.add(ack.pages, Relaxed);
         // No other writer, so nothing is lost between the two.
         if us > self.ack_us_max.load(Relaxed) {
@@ -51,8 +51,8 @@ impl Stats {
         }
     }
 
-    /// A request is submitted.
-    pub(crate) fn submitting(&self) {
+    /// A request was given to the device, which took it or not.
+    pub(crate) fn submitted(&self) {
         self.requests.add(1u64, Relaxed);
     }
 

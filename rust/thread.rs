@@ -152,6 +152,7 @@ fn run(shared: &Shared) {
             stalled = !stalled;
             if stalled {
                 shared.stats.stalled();
+                queue::trace_stall(state.oldest_ns());
                 pr_warn_once!("the host does not answer; hinting goes on when it does\n");
             }
         }

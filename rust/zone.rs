@@ -4,7 +4,10 @@
 
 use core::ptr::NonNull;
 
-use kernel::bindings::NR_PAGE_ORDERS;
+use kernel::{
+    bindings::NR_PAGE_ORDERS,
+    prelude::*, //
+};
 
 use crate::{
     ffi,
@@ -44,6 +47,35 @@ impl Zone {
     /// The zone, for the core.
     pub(crate) fn as_ptr(self) -> *mut kernel::bindings::zone {
         self.0.as_ptr()
+    }
+
+    /// The zone's name.
+    pub(crate) fn name(self) -> &'static CStr {
+        // SAFETY: The zone is valid, and its name is a string literal.
+        unsafe { CStr::from_char_ptr(ffi::ph_zone_name(self.as_ptr())) }
+    }
+
+    /// The zone's node.
+    pub(crate) fn node(self) -> i32 {
+        // SAFETY: The zone is valid as zones are never freed.
+        unsafe { ffi::ph_zone_node(self.as_ptr()) }
+    }
+
+    /// A snapshot of a free area's counters; [`None`] if there is no such order.
+    pub(crate) fn area(self, order: u32) -> Option<ffi::ph_area> {
+        let mut area = ffi::ph_area {
+            nr_free: 0,
+            nr_offline: 0,
+            nr_freed: 0,
+            nr_bound: 0,
+        };
+
+        if order > MAX_PAGE_ORDER {
+            return None;
+        }
+        // SAFETY: The zone is valid, the order is in range, and `area` is valid for writes.
+        unsafe { ffi::ph_zone_area(self.as_ptr(), order, &mut area) };
+        Some(area)
     }
 
     /// A snapshot of the zone's numbers.

@@ -14,6 +14,37 @@
 /** ph_pageblock_order() - the order of a pageblock, a variable on some machines */
 unsigned int ph_pageblock_order(void);
 
+/** ph_zone_name() - a zone's name, as /proc/zoneinfo has it */
+const char *ph_zone_name(const struct zone *zone);
+
+/** ph_zone_node() - the node that a zone is in */
+int ph_zone_node(const struct zone *zone);
+
+/**
+ * struct ph_area - the counters of a free area, in blocks
+ * @nr_free: free
+ * @nr_offline: of these, tagged Offline
+ * @nr_freed: freed since boot, less what left for any reason but an allocation
+ * @nr_bound: taken by allocations since boot
+ */
+struct ph_area {
+	unsigned long nr_free;
+	unsigned long nr_offline;
+	unsigned long nr_freed;
+	unsigned long nr_bound;
+};
+
+/**
+ * ph_zone_area() - read the counters of a free area
+ * @zone: the zone
+ * @order: less than NR_PAGE_ORDERS
+ * @area: filled in
+ *
+ * Context: Any. Takes no lock: the numbers are a snapshot.
+ */
+void ph_zone_area(const struct zone *zone, unsigned int order,
+		  struct ph_area *area);
+
 /* thread.c: the one kernel thread, and what wakes it. */
 
 /**
@@ -62,6 +93,7 @@ enum ph_attr {
 	PH_BATCH_KB,
 	PH_STATUS,
 	PH_HINTED_KB,
+	PH_REHINTED_KB,
 	PH_BACKLOG_KB,
 	PH_ISOLATED_KB,
 	PH_ISOLATED_PEAK_KB,
@@ -76,14 +108,15 @@ enum ph_attr {
 /**
  * struct ph_sysfs_ops - where the values come from and go to
  * @show: value of a number
- * @status: value of PH_STATUS
+ * @status: value of PH_STATUS; sets @seconds to how long it has been so, or
+ *	leaves it alone where the status is one word
  * @store: set a knob; returns 0 or a negative errno
  *
  * Context: Process context; may sleep.
  */
 struct ph_sysfs_ops {
 	u64 (*show)(void *data, unsigned int attr);
-	const char *(*status)(void *data);
+	const char *(*status)(void *data, s64 *seconds);
 	int (*store)(void *data, unsigned int attr, u64 value);
 };
 

@@ -30,7 +30,12 @@ static ssize_t ph_show(struct kobject *kobj, struct kobj_attribute *attr,
 static ssize_t ph_status_show(struct kobject *kobj, struct kobj_attribute *attr,
 			      char *buf)
 {
-	return sysfs_emit(buf, "%s\n", ph_ops->status(ph_data));
+	s64 seconds = -1;
+	const char *word = ph_ops->status(ph_data, &seconds);
+
+	if (seconds < 0)
+		return sysfs_emit(buf, "%s\n", word);
+	return sysfs_emit(buf, "%s %lld\n", word, seconds);
 }
 
 static ssize_t ph_store(struct kobject *kobj, struct kobj_attribute *attr,
@@ -63,6 +68,7 @@ PH_KNOB(batch_kb, PH_BATCH_KB);
 PH_ATTR(status, PH_STATUS, 0444, ph_status_show, NULL);
 
 PH_STAT(hinted_kb, PH_HINTED_KB);
+PH_STAT(rehinted_kb, PH_REHINTED_KB);
 PH_STAT(backlog_kb, PH_BACKLOG_KB);
 PH_STAT(isolated_kb, PH_ISOLATED_KB);
 PH_STAT(isolated_peak_kb, PH_ISOLATED_PEAK_KB);
@@ -89,6 +95,7 @@ static const struct attribute_group ph_group = {
 
 static struct attribute *ph_stats_attrs[] = {
 	&ph_attr_hinted_kb.attr.attr,
+	&ph_attr_rehinted_kb.attr.attr,
 	&ph_attr_backlog_kb.attr.attr,
 	&ph_attr_isolated_kb.attr.attr,
 	&ph_attr_isolated_peak_kb.attr.attr,

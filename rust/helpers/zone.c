@@ -8,3 +8,25 @@ unsigned int ph_pageblock_order(void)
 {
 	return pageblock_order;
 }
+
+const char *ph_zone_name(const struct zone *zone)
+{
+	return zone->name;
+}
+
+int ph_zone_node(const struct zone *zone)
+{
+	return zone_to_nid(zone);
+}
+
+void ph_zone_area(const struct zone *zone, unsigned int order,
+		  struct ph_area *area)
+{
+	const struct free_area *from = &zone->free_area[order];
+
+	/* Written under zone->lock, read for diagnostics. */
+	area->nr_free = data_race(from->nr_free);
+	area->nr_offline = data_race(from->nr_offline);
+	area->nr_freed = free_area_nr_freed(from);
+	area->nr_bound = data_race(from->nr_bound);
+}

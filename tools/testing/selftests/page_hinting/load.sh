@@ -27,6 +27,7 @@ test_files_and_modes() {
 444 stats/hinted_kb
 444 stats/isolated_kb
 444 stats/isolated_peak_kb
+444 stats/rehinted_kb
 444 stats/requests
 444 stats/stalls
 444 stats/wakeups"
