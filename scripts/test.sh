@@ -198,6 +198,7 @@ check_release() {
 	made release "the release kernel is built" scripts/build-kernel.sh release || return 0
 	made release_module "the release module is built" scripts/build-module.sh release || return 0
 	have_lab || return 0
+	made release_tests "the release test modules are built" scripts/build-test-modules.sh release || return 0
 	guest release "$release" "$release_module" all
 }
 
@@ -205,6 +206,7 @@ check_debug() {
 	made debug "the debug kernel is built" scripts/build-kernel.sh debug || return 0
 	made debug_module "the debug module is built" scripts/build-module.sh debug || return 0
 	have_lab || return 0
+	made debug_tests "the debug test modules are built" scripts/build-test-modules.sh debug || return 0
 	guest debug "$debug" "$debug_module" all,kunit
 }
 
@@ -231,7 +233,8 @@ lock "$root/out/lock-test"
 export PAGE_HINTING_SET_UP=1
 use_toolchain
 
-source='' release='' release_module='' debug='' debug_module='' base='' lab_built=''
+source='' release='' release_module='' release_tests=''
+debug='' debug_module='' debug_tests='' base='' lab_built=''
 for check in "${checks[@]}"; do
 	say "$check (after $(clock $((SECONDS - start))))"
 	"check_$check"

@@ -83,8 +83,14 @@ clean_up() {
 		wait "$pid" 2> /dev/null
 	done
 	background=
+	if sim_loaded; then
+		sim_answer_all
+	fi
 	if loaded; then
 		rmmod page_hinting
+	fi
+	if sim_loaded; then
+		rmmod page_hinting_sim
 	fi
 	[ "$(cat $PCP_FRACTION)" = 0 ] || echo 0 > $PCP_FRACTION
 }
@@ -211,10 +217,10 @@ show_state() {
 	done
 }
 
-status_is() { # WORD
+status_is() { # WORD, the first of the status
 	local value
 
-	read -r value < "$SYSFS/status"
+	read -r value _ < "$SYSFS/status"
 	[ "$value" = "$1" ]
 }
 
@@ -346,4 +352,73 @@ balloon_interrupts() { # DEVICE
 
 balloon_interrupts_above() { # DEVICE NUMBER
 	[ "$(balloon_interrupts "$1")" -gt "$2" ]
+}
+
+# --- the simulated host, see sim/page_hinting_sim.c ---
+
+SIM_KO=${PAGE_HINTING_SIM_KO:-/lib/modules/page_hinting_sim.ko}
+SIM=/sys/kernel/debug/page_hinting_sim
+SIM_PARAMETERS=/sys/module/page_hinting_sim/parameters
+
+sim_loaded() {
+	grep -q '^page_hinting_sim ' /proc/modules
+}
+
+sim_load() { # PARAMETER=VALUE...
+	if sim_loaded; then
+		sim_unload || return
+	fi
+	insmod "$SIM_KO" "$@" || fail "insmod $SIM_KO $*"
+}
+
+sim_unload() {
+	rmmod page_hinting_sim || fail "rmmod page_hinting_sim failed"
+}
+
+sim_set() { # PARAMETER VALUE
+	echo "$2" > "$SIM_PARAMETERS/$1" || fail "$SIM_PARAMETERS/$1 of $2"
+}
+
+sim_get() { # COUNTER
+	local value=
+
+	read -r value < "$SIM/$1"
+	echo "$value"
+}
+
+sim_at_least() { # COUNTER VALUE
+	[ "$(sim_get "$1")" -ge "$2" ]
+}
+
+sim_is() { # COUNTER VALUE
+	[ "$(sim_get "$1")" = "$2" ]
+}
+
+# From now on the host answers at once, and what it has as well.
+sim_answer_all() {
+	sim_set mode now && echo 1 > $SIM/release
+}
+
+# The module is loaded anew, with a host of its own from the start, so that the
+# counters of the two are of the same requests; any free block wakes it.
+load_with_sim() { # PARAMETER=VALUE...
+	if sim_loaded; then
+		sim_answer_all && sim_unload || return
+	fi
+	load_fresh && set_knob high_watermark_kb 4 && sim_load "$@"
+}
+
+# What the host says of the requests is what the module says.
+sim_counts_agree() {
+	expect "stats/acks" "$(get stats/acks)" "$(sim_get acked)" &&
+	expect "stats/hinted_kb" "$(get stats/hinted_kb)" "$(sim_get acked_kb)" &&
+	expect "stats/errors" "$(get stats/errors)" "$(sim_get errors)" &&
+	expect "stats/requests" "$(get stats/requests)" \
+		$(($(sim_get submitted) + $(sim_get errors))) &&
+	expect "KiB with the host" "$(sim_get in_flight_kb)" 0
+}
+
+# Nobody has used a block that was with the host.
+sim_nothing_corrupted() {
+	expect "words written to while the host had them" "$(sim_get corrupted)" 0
 }

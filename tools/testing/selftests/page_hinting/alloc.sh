@@ -1,0 +1,130 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash source-path=SCRIPTDIR
+# The thread that hints allocates nothing: no tracepoint of an allocation is
+# hit in it, and it does not notice when each of its allocations would fail.
+
+. "$(dirname "$0")/lib.sh"
+
+MIB=512
+TRACING=/sys/kernel/tracing
+FAULTS="/sys/kernel/debug/failslab /sys/kernel/debug/fail_page_alloc"
+EVENTS="kmem/kmalloc kmem/kmem_cache_alloc kmem/mm_page_alloc"
+# As many failures as there can be in a test, and a number that is seen to sink.
+TIMES=1000000
+
+thread_pid() {
+	local dir name
+
+	for dir in /proc/[0-9]*; do
+		read -r name 2> /dev/null < "$dir/comm" || continue
+		if [ "$name" = page_hinting ]; then
+			echo "${dir#/proc/}"
+			return
+		fi
+	done
+	fail "there is no thread page_hinting"
+}
+
+# With the balloon where there is one, else with a simulated host.
+start() {
+	if [ -n "$(balloon_device)" ]; then
+		load_fresh
+	else
+		load_with_sim mode=late delay_ms=10
+	fi
+	wait_settled && thread=$(thread_pid)
+}
+
+hints() {
+	local want
+
+	want=$(($(get stats/hinted_kb) + MIB * 1024 * 3 / 4))
+	memhog -t $MIB && wait_for "hinted_kb of $want" stat_at_least hinted_kb $want &&
+	wait_settled
+}
+
+# Lines of the trace that are of this process.
+traced() { # PID
+	awk -v pid="$1" '!/^#/ && $0 ~ ("-" pid " +\\[") { n++ } END { print n + 0 }' \
+		$TRACING/trace
+}
+
+trace() { # 0 or 1, FILTER
+	local event
+
+	for event in $EVENTS; do
+		echo "$2" > "$TRACING/events/$event/filter" &&
+		echo "$1" > "$TRACING/events/$event/enable" ||
+			fail "event $event" || return
+	done
+}
+
+# Not what interrupts allocate on top of the thread. This shell is traced as
+# well, to see that the trace works.
+test_no_allocation_is_traced() {
+	local in_thread
+
+	start || return
+	[ -e $TRACING/trace ] || mount -t tracefs tracing $TRACING ||
+		fail "no tracefs" || return
+	echo > $TRACING/trace
+	trace 1 "(common_pid == $thread || common_pid == $$) && !(common_flags & 24)" || return
+	hints
+	trace 0 0 || return
+	in_thread=$(traced "$thread")
+	[ "$(traced $$)" -gt 0 ] || fail "the trace has nothing of this shell" || return
+	[ "$in_thread" -eq 0 ] || {
+		ktap_print_msg "$(grep -e "-$thread " $TRACING/trace | head -n 5)"
+		fail "$in_thread allocations in the thread"
+	}
+}
+
+set_faults() { # PROBABILITY
+	local dir
+
+	for dir in $FAULTS; do
+		echo "$1" > "$dir/probability" &&
+		echo $TIMES > "$dir/times" &&
+		echo 1 > "$dir/interval" &&
+		echo 0 > "$dir/verbose" &&
+		echo Y > "$dir/task-filter" &&
+		echo N > "$dir/ignore-gfp-wait" || fail "$dir" || return
+	done
+	echo 0 > /sys/kernel/debug/fail_page_alloc/min-order
+}
+
+# Allocations that were made to fail.
+failed_allocations() {
+	local dir times n=0
+
+	for dir in $FAULTS; do
+		read -r times < "$dir/times"
+		n=$((n + TIMES - times))
+	done
+	echo $n
+}
+
+test_all_allocations_fail() {
+	local ret=0
+
+	[ -d "${FAULTS%% *}" ] || skip "this kernel has no fault injection" || return
+	start && set_faults 100 || return
+
+	# A process whose allocations fail is noticed.
+	sh -c 'echo 1 > /proc/self/make-it-fail && cat /proc/self/maps' > /dev/null 2>&1
+	if [ "$(failed_allocations)" -eq 0 ]; then
+		set_faults 0
+		fail "no allocation of a process was made to fail"
+		return
+	fi
+	set_faults 100 && echo 1 > "/proc/$thread/make-it-fail" && hints || ret=$?
+	expect "allocations of the thread" "$(failed_allocations)" 0 || ret=$?
+	echo 0 > "/proc/$thread/make-it-fail"
+	set_faults 0
+	return $ret
+}
+
+run_tests \
+	test_no_allocation_is_traced \
+	test_all_allocations_fail

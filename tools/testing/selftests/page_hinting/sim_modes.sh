@@ -1,0 +1,150 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash source-path=SCRIPTDIR
+# Hosts of all kinds, simulated: each is hinted to, and what it and the module
+# count is the same.
+
+. "$(dirname "$0")/lib.sh"
+
+MIB=128
+
+# Everything free is hinted, and then memory that is used and freed again.
+hints_all() {
+	local want
+
+	wait_settled || return
+	want=$(($(get stats/hinted_kb) + MIB * 1024 / 2))
+	memhog -t $MIB &&
+	wait_for "hinted_kb of $want" stat_at_least hinted_kb $want &&
+	wait_settled && sim_counts_agree && sim_nothing_corrupted &&
+	expect isolated_kb "$(get stats/isolated_kb)" 0
+}
+
+test_now() {
+	load_with_sim mode=now && hints_all &&
+	expect "requests out of order" "$(sim_get reordered)" 0
+}
+
+test_late() {
+	load_with_sim mode=late delay_ms=50 && hints_all || return
+	[ "$(get stats/ack_us_max)" -ge 50000 ] ||
+		fail "ack_us_max is $(get stats/ack_us_max) with a delay of 50 ms"
+}
+
+# Blocks that are not adjacent fill the queue's ranges, so that several requests
+# are out together.
+test_out_of_order() {
+	local fifo=/tmp/fragment.$$
+
+	rm -f $fifo $fifo.out
+	mkfifo $fifo || fail "mkfifo" || return
+	load_with_sim mode=reorder delay_ms=20 && set_knob min_order 8 || return
+	"$DIR/fragment" 8 $MIB < $fifo > $fifo.out &
+	background=$!
+	exec 3> $fifo
+	wait_for "fragment 8 $MIB" test -s $fifo.out && hints_all
+	exec 3>&-
+	wait "$background"
+	background=
+	rm -f $fifo $fifo.out
+	wait_settled && sim_counts_agree && sim_nothing_corrupted || return
+	[ "$(sim_get reordered)" -gt 0 ] ||
+		fail "all $(sim_get acked) requests were answered in their order"
+}
+
+# With room for one range alone there is one request at a time.
+test_one_at_a_time() {
+	load_with_sim mode=reorder delay_ms=0 capacity=1 && hints_all &&
+	expect "requests out of order" "$(sim_get reordered)" 0
+}
+
+refused() {
+	kernel_log | grep -c 'the device returned a request that it does not have'
+}
+
+# A second answer, and one to nothing that was asked, are refused.
+test_twice_and_bogus() {
+	local before
+
+	before=$(refused)
+	load_with_sim mode=twice && hints_all || return
+	[ "$(sim_get doubled)" -gt 0 ] && [ "$(sim_get bogus)" -gt 0 ] ||
+		fail "$(sim_get doubled) tokens returned twice, $(sim_get bogus) bogus" ||
+		return
+	[ "$(refused)" -gt "$before" ] ||
+		fail "nothing in the kernel log about $(sim_get doubled) double answers"
+}
+
+# Blocks that the device refuses are free as before, and not tagged.
+test_error() {
+	local before
+
+	load_with_sim mode=now && wait_settled && load_with_sim mode=error || return
+	before=$(free_kb)
+	memhog -t $MIB && wait_for "3 errors" stat_at_least errors 3 || return
+	expect hinted_kb "$(get stats/hinted_kb)" 0 &&
+	wait_for "isolated_kb of 0" stat_is isolated_kb 0 &&
+	wait_for "free memory to be $before KiB again" free_is_at_least "$before" || return
+	[ "$(get stats/backlog_kb)" -ge $((MIB * 768)) ] ||
+		fail "a backlog of $(get stats/backlog_kb) KiB after $MIB MiB were freed"
+}
+
+test_recovery_after_error() {
+	sim_set mode now && hints_all
+}
+
+# An error now and then, while memory is used and freed.
+test_errors_in_between() {
+	local i=0 errors
+
+	errors=$(get stats/errors)
+	while [ $i -lt 5 ]; do
+		sim_set mode error && memhog -t $MIB &&
+		wait_for "an error more than $((errors + i))" \
+			stat_at_least errors $((errors + i + 1)) &&
+		sim_set mode now && memhog -t 16 || return
+		i=$((i + 1))
+	done
+	hints_all
+}
+
+# As with hv_balloon: the answer comes before report() returns.
+test_synchronous() {
+	load_with_sim sync=1 && hints_all &&
+	expect "requests through report()" "$(sim_get reports)" "$(sim_get submitted)"
+}
+
+test_synchronous_error() {
+	sim_set mode error && memhog -t $MIB &&
+	wait_for "an error" stat_at_least errors 1 &&
+	wait_for "isolated_kb of 0" stat_is isolated_kb 0 &&
+	sim_set mode now && hints_all
+}
+
+# The device changes while the module stays, from one kind to the other.
+test_other_kind_of_device() {
+	local hinted
+
+	sim_unload && wait_for "status no-queue" status_is no-queue || return
+	hinted=$(get stats/hinted_kb)
+	sim_load sync=0 && memhog -t $MIB &&
+	wait_for "hinted_kb above $hinted" stat_at_least hinted_kb $((hinted + MIB * 512)) &&
+	wait_settled && sim_nothing_corrupted && sim_unload || return
+	hinted=$(get stats/hinted_kb)
+	sim_load sync=1 && memhog -t $MIB &&
+	wait_for "hinted_kb above $hinted" stat_at_least hinted_kb $((hinted + MIB * 512)) &&
+	wait_settled && sim_nothing_corrupted
+}
+
+run_tests \
+	test_now \
+	test_late \
+	test_out_of_order \
+	test_one_at_a_time \
+	test_twice_and_bogus \
+	test_error \
+	test_recovery_after_error \
+	test_errors_in_between \
+	test_synchronous \
+	test_synchronous_error \
+	test_other_kind_of_device

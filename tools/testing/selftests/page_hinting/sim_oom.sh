@@ -1,0 +1,135 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash source-path=SCRIPTDIR
+# Hinting takes no memory from anybody: what one process can have, until it is
+# killed for want of memory, is the same as without, but for what a silent host
+# has.
+
+. "$(dirname "$0")/lib.sh"
+
+# The kernel's report of an OOM kill has a call trace, which is no complaint if
+# it is memmax that was killed: all of them are taken out of a log.
+without_oom_kills() {
+	awk '
+		/ invoked oom-killer: / { held = ""; n = 0; inside = 1 }
+		!inside { print; next }
+		{ held = held $0 "\n" }
+		/Out of memory: Killed process [0-9]+ \(memmax\)/ { inside = 0; next }
+		/Out of memory: / || ++n > 400 { printf "%s", held; inside = 0 }
+		END { if (inside) printf "%s", held }'
+}
+
+BOOST_FACTOR=/proc/sys/vm/watermark_boost_factor
+
+# Sets $had to the KiB that one process had when it was killed.
+measure() {
+	local word free
+
+	drop_caches
+	free=$(free_kb)
+	read -r had word <<-END
+		$("$DIR/memmax")
+	END
+	expect "the end of memmax" "$word" killed &&
+	ktap_print_msg "$1: $had KiB, of $free KiB free before"
+}
+
+# What moves by itself from one measurement to the next is measured first; to
+# this come 4 MiB for what the modules keep: their code has a huge page.
+margin() {
+	echo $((4096 + spread))
+}
+
+had_at_least() { # KIB WHAT
+	[ "$had" -ge "$1" ] ||
+		fail "one process had $had KiB $2, expected at least $1 (without: $without)"
+}
+
+# The least and the most, to know what moves by itself.
+test_without_hinting() {
+	local i=0 most=0
+
+	if loaded; then
+		unload || return
+	fi
+	if sim_loaded; then
+		sim_unload || return
+	fi
+	# Both keep free memory from use, more or less of it: the watermarks rise
+	# after each fragmentation, and the per-CPU lists are large.
+	echo 0 > $BOOST_FACTOR || fail "$BOOST_FACTOR" || return
+	limit_pcp_lists || return
+	without=
+	# The first fills caches that stay; it does not count.
+	measure "first" || return
+	while [ $i -lt 2 ]; do
+		measure "without hinting" || return
+		[ -n "$without" ] && [ "$without" -le "$had" ] || without=$had
+		[ "$most" -ge "$had" ] || most=$had
+		i=$((i + 1))
+	done
+	spread=$((most - without))
+	[ "$spread" -le $((without / 50)) ] ||
+		fail "one process has $without KiB one time and $most another"
+}
+
+test_with_a_host_that_answers() {
+	load_with_sim mode=now && wait_settled &&
+	measure "hinting" && had_at_least $((without - $(margin))) "with hinting"
+}
+
+test_all_of_it_is_offline() {
+	local backlog
+
+	wait_settled || return
+	backlog=$(get stats/backlog_kb)
+	[ "$backlog" -le $(($(dma_kb) + 4096)) ] ||
+		fail "$backlog KiB are not hinted" || return
+	measure "all Offline" && had_at_least $((without - $(margin))) "of Offline memory"
+}
+
+test_while_the_host_is_late() {
+	sim_set delay_ms 20 && sim_set mode late && wait_settled &&
+	measure "late host" && had_at_least $((without - $(margin))) "with a late host"
+}
+
+# All that the budget allows is with the host, and stays there.
+test_while_the_host_is_silent() {
+	local held
+
+	sim_set mode never && memhog -t "$(($(spare_mib) / 2))" &&
+	wait_for "status stalled" status_is stalled || return
+	held=$(get stats/isolated_kb)
+	[ "$held" -gt 0 ] && [ "$held" -le "$(get batch_kb)" ] ||
+		fail "isolated_kb is $held, batch_kb $(get batch_kb)" || return
+	measure "silent host" &&
+	expect "KiB with the host" "$(sim_get in_flight_kb)" "$(get stats/isolated_kb)" &&
+	[ "$(get stats/isolated_kb)" -le "$(get batch_kb)" ] &&
+	had_at_least $((without - $(get stats/isolated_kb) - $(margin))) \
+		"with $(get stats/isolated_kb) KiB with a silent host"
+}
+
+test_after_it_answered() {
+	sim_answer_all && wait_settled && sim_nothing_corrupted &&
+	measure "after all" && had_at_least $((without - $(margin))) "after all"
+}
+
+# In place of the check at the end, which finds the OOM killer's call traces:
+# the log without them. It is then cleared, for those who look at all of it.
+test_no_other_kernel_complaint() {
+	local log
+
+	log=$(dmesg | without_oom_kills)
+	no_complaint_in "$log" || return
+	dmesg -c > /dev/null
+	echo "$mark" > /dev/kmsg
+}
+
+run_tests \
+	test_without_hinting \
+	test_with_a_host_that_answers \
+	test_all_of_it_is_offline \
+	test_while_the_host_is_late \
+	test_while_the_host_is_silent \
+	test_after_it_answered \
+	test_no_other_kernel_complaint

@@ -1,0 +1,205 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash source-path=SCRIPTDIR
+# A host that does not answer, for a while or for good, and a device that goes
+# while it has blocks: it is seen, nothing is lost, nothing is used too early.
+
+. "$(dirname "$0")/lib.sh"
+
+MIB=256
+
+# All is hinted, then the host falls silent and has what memhog frees.
+fall_silent() {
+	sim_set mode never && memhog -t $MIB &&
+	wait_for "blocks with a silent host" sim_at_least in_flight_kb 4096
+}
+
+# Seconds that a command takes; fails if it does.
+seconds() { # COMMAND...
+	local begin
+
+	get_now
+	begin=$now
+	"$@" || return
+	get_now
+	took=$((now - begin))
+}
+
+took_at_most() { # SECONDS WHAT
+	[ "$took" -le "$1" ] || fail "$2 took $took s, expected $1 at most"
+}
+
+reports_at_least() { # NUMBER
+	sim_at_least reports "$1"
+}
+
+test_never_is_a_stall() {
+	load_with_sim mode=now && wait_settled && expect stalls "$(get stats/stalls)" 0 &&
+	fall_silent && wait_for "status stalled" status_is stalled &&
+	wait_for "stats/stalls of 1" stat_is stalls 1
+}
+
+# Neither returned nor used while memory is wanted, and no more than the batch.
+test_nothing_is_used_before_the_answer() {
+	local before isolated acked
+
+	before=$(get stats/isolated_kb)
+	acked=$(sim_get acked)
+	expect "KiB with the host" "$(sim_get in_flight_kb)" "$before" || return
+	"$DIR/zerocheck" "$(spare_mib)" || fail "zerocheck: status $?" || return
+	memhog -t $MIB && sleep 1 || return
+
+	# What was freed meanwhile may have joined it.
+	isolated=$(get stats/isolated_kb)
+	[ "$isolated" -ge "$before" ] ||
+		fail "isolated_kb went from $before to $isolated" || return
+	[ "$isolated" -le "$(get batch_kb)" ] ||
+		fail "$isolated KiB are out with a batch of $(get batch_kb)" || return
+	expect "KiB with the host" "$(sim_get in_flight_kb)" "$isolated" &&
+	expect "acked requests" "$(sim_get acked)" "$acked" &&
+	expect stalls "$(get stats/stalls)" 1 &&
+	expect isolated_peak_kb "$(get stats/isolated_peak_kb)" \
+		"$(sim_get in_flight_peak_kb)"
+}
+
+test_hinting_resumes_by_itself() {
+	sim_answer_all && wait_settled && sim_nothing_corrupted && sim_counts_agree &&
+	expect stalls "$(get stats/stalls)" 1
+}
+
+# An answer after seconds: a stall that ends without anybody's doing.
+test_late_by_seconds() {
+	local want
+
+	want=$(($(get stats/hinted_kb) + MIB * 1024 / 2))
+	sim_set delay_ms 4000 && sim_set mode late && memhog -t $MIB &&
+	wait_for "status stalled" status_is stalled &&
+	wait_for "hinted_kb of $want" stat_at_least hinted_kb $want &&
+	sim_set mode now && wait_settled && sim_nothing_corrupted &&
+	sim_counts_agree || return
+	[ "$(get stats/stalls)" -ge 2 ] ||
+		fail "$(get stats/stalls) stalls, expected 2 at least" || return
+	[ "$(get stats/ack_us_max)" -ge 4000000 ] ||
+		fail "ack_us_max is $(get stats/ack_us_max), with a delay of 4 s"
+}
+
+# The blocks stay with the host; the device goes to page reporting with the last.
+test_rmmod_with_a_silent_host() {
+	local held
+
+	fall_silent && wait_for "status stalled" status_is stalled || return
+	held=$(sim_get in_flight_kb)
+	seconds unload && took_at_most 5 rmmod && nothing_left &&
+	expect "KiB with the host" "$(sim_get in_flight_kb)" "$held"
+}
+
+test_answer_after_rmmod() {
+	local free held reports
+
+	free=$(free_kb)
+	held=$(sim_get in_flight_kb)
+	reports=$(sim_get reports)
+	set_reporting_delay 100 && sim_answer_all &&
+	wait_for "the host to have nothing" sim_is in_flight_kb 0 &&
+	wait_for "free memory to be $((free + held)) KiB" \
+		free_is_at_least $((free + held)) &&
+	memhog -t $MIB && wait_for "reports of page reporting" \
+		reports_at_least $((reports + 1)) &&
+	sim_nothing_corrupted
+}
+
+# What a module before has left with the host is not this one's, and comes back.
+test_insmod_while_blocks_are_out() {
+	local held
+
+	load && wait_settled && fall_silent || return
+	held=$(sim_get in_flight_kb)
+	unload && seconds load && took_at_most 5 insmod || return
+	expect isolated_kb "$(get stats/isolated_kb)" "$held" &&
+	sim_answer_all && memhog -t $MIB && wait_settled && sim_nothing_corrupted &&
+	expect "stats/requests" "$(get stats/requests)" "$(get stats/acks)" &&
+	expect "stats/errors" "$(get stats/errors)" 0
+}
+
+insmod_is_busy() {
+	expect "the errno of insmod" "$("$DIR/finit_module" "$KO")" EBUSY
+}
+
+# Page reporting waits for a host that does not answer.
+busy_while_reporting_waits() { # PARAMETER=VALUE...
+	local free reports
+
+	if loaded; then
+		unload || return
+	fi
+	set_reporting_delay 0 && sim_load mode=now "$@" && memhog -t $MIB &&
+	wait_for "a report" reports_at_least 1 || return
+	free=$(free_kb)
+	sim_set mode never && memhog -t $MIB &&
+	wait_for "a report to a silent host" sim_at_least in_flight_kb 4096 &&
+	seconds insmod_is_busy && took_at_most 7 "the failing insmod" && nothing_left || return
+
+	# Reporting goes on as before, and the module is loaded once it can be.
+	reports=$(sim_get reports)
+	sim_answer_all && memhog -t $MIB &&
+	wait_for "reports to go on" reports_at_least $((reports + 1)) &&
+	set_reporting_delay 2000 && load && memhog -t $MIB && wait_settled &&
+	wait_for "free memory to be $free KiB" free_is_at_least "$free" &&
+	sim_nothing_corrupted
+}
+
+test_insmod_while_reporting_waits() {
+	busy_while_reporting_waits
+}
+
+test_insmod_while_synchronous_reporting_waits() {
+	busy_while_reporting_waits sync=1
+}
+
+# The blocks come back untagged, so they are hinted again to the next device.
+test_device_goes_with_blocks() {
+	local free held requests
+
+	load_with_sim mode=now && wait_settled || return
+	free=$(free_kb)
+	fall_silent || return
+	held=$(sim_get in_flight_kb)
+	requests=$(sim_get submitted)
+	seconds sim_unload && took_at_most 5 "the removal of the device" &&
+	wait_for "status no-queue" status_is no-queue &&
+	expect isolated_kb "$(get stats/isolated_kb)" 0 &&
+	wait_for "free memory to be $free KiB" free_is_at_least "$free" &&
+	expect "stats/requests" "$(get stats/requests)" "$requests" &&
+	expect "stats/errors and acks" $(($(get stats/errors) + $(get stats/acks))) \
+		"$requests" || return
+	[ "$(get stats/backlog_kb)" -ge "$held" ] ||
+		fail "a backlog of $(get stats/backlog_kb) KiB after $held KiB came back" ||
+		return
+	sim_load mode=now && wait_settled && sim_nothing_corrupted || return
+	sim_at_least acked_kb "$held" ||
+		fail "$(sim_get acked_kb) KiB were hinted again, of $held"
+}
+
+# Neither the module nor page reporting has the device when it goes.
+test_device_goes_after_rmmod() {
+	local free
+
+	free=$(free_kb)
+	fall_silent && unload && seconds sim_unload &&
+	took_at_most 5 "the removal of the device" &&
+	wait_for "free memory to be $free KiB" free_is_at_least "$free" &&
+	load && sim_load mode=now && wait_settled && sim_nothing_corrupted
+}
+
+run_tests \
+	test_never_is_a_stall \
+	test_nothing_is_used_before_the_answer \
+	test_hinting_resumes_by_itself \
+	test_late_by_seconds \
+	test_rmmod_with_a_silent_host \
+	test_answer_after_rmmod \
+	test_insmod_while_blocks_are_out \
+	test_insmod_while_reporting_waits \
+	test_insmod_while_synchronous_reporting_waits \
+	test_device_goes_with_blocks \
+	test_device_goes_after_rmmod

@@ -1,0 +1,119 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash source-path=SCRIPTDIR
+# Memory is used and freed from all sides while a host scribbles over each block
+# that it has: nobody's data is what the host wrote, and nobody wrote to what
+# the host had.
+
+. "$(dirname "$0")/lib.sh"
+
+# Seconds for each order, and how much memory each of the programs uses.
+SECONDS_EACH=${PAGE_HINTING_STRESS_SECONDS:-3}
+MIB=48
+wrong=/tmp/sim_stress.$$
+
+worker() { # COMMAND...: again and again, until it fails or is ended
+	while [ ! -e $wrong.stop ]; do
+		"$@" > $wrong.out 2>&1 < /dev/null || {
+			echo "$*: status $?" >> $wrong
+			return
+		}
+	done &
+	background="$background $!"
+}
+
+# Files in tmpfs: memory that the kernel itself writes and reads.
+copier() {
+	dd if=/dev/urandom of=$wrong.data bs=64k count=16 2> /dev/null
+	while [ ! -e $wrong.stop ]; do
+		cp $wrong.data $wrong.copy
+		cmp -s $wrong.data $wrong.copy || {
+			echo "a copied file differs" >> $wrong
+			return
+		}
+		rm $wrong.copy
+	done &
+	background="$background $!"
+}
+
+start_workers() {
+	rm -f $wrong $wrong.*
+	: > $wrong
+	worker "$DIR/zerocheck" $MIB
+	worker "$DIR/zerocheck" -T $((MIB / 2))
+	worker "$DIR/zerocheck" -T -s 1 $((MIB / 2))
+	worker "$DIR/fragment" 3 $((MIB / 4))
+	copier
+}
+
+end_workers() {
+	local pid
+
+	: > $wrong.stop
+	for pid in $background; do
+		wait "$pid"
+	done
+	background=
+	rm -f $wrong.*
+}
+
+# Every order that is taken, with blocks going out and in all the time.
+stress() { # MIN_ORDER PARAMETER=VALUE...
+	local order=$1 requests
+
+	shift
+	load_with_sim "$@" && set_knob min_order "$order" || return
+	requests=$(sim_get acked)
+	start_workers
+	sleep "$SECONDS_EACH"
+	end_workers
+	[ ! -s $wrong ] || fail "min_order $order: $(head -n 3 $wrong)" || return
+	[ "$(sim_get acked)" -gt $((requests + 2)) ] ||
+		fail "min_order $order: $(sim_get acked) requests, after $requests before" ||
+		return
+	sim_answer_all &&
+	wait_for "isolated_kb of 0" stat_is isolated_kb 0 &&
+	sim_nothing_corrupted
+}
+
+# Seen by the host: a page that is written to behind its back is found.
+test_the_host_sees_who_writes() {
+	load_with_sim mode=never && set_knob min_order 9 && memhog -t $MIB &&
+	wait_for "blocks with the host" sim_at_least in_flight_kb 2048 &&
+	expect corrupted "$(sim_get corrupted)" 0 &&
+	echo 1 > $SIM/poke && sim_answer_all &&
+	wait_for "corrupted of 1" sim_is corrupted 1 && sim_unload
+}
+
+test_late() {
+	local order=9
+
+	while [ $order -ge 0 ]; do
+		stress $order mode=late delay_ms=5 || return
+		order=$((order - 1))
+	done
+}
+
+test_out_of_order() {
+	local order
+
+	for order in 9 4 0; do
+		stress $order mode=reorder delay_ms=10 || return
+	done
+}
+
+# Free memory is all there at the end.
+test_nothing_is_lost() {
+	local before
+
+	unload && sim_unload && drop_caches || return
+	before=$(free_kb)
+	stress 0 mode=late delay_ms=1 && unload && sim_unload && drop_caches &&
+	wait_for "free memory to be $before KiB again" free_is_at_least "$before"
+}
+
+run_tests \
+	test_the_host_sees_who_writes \
+	test_late \
+	test_out_of_order \
+	test_nothing_is_lost
