@@ -17,7 +17,7 @@ pub struct Scenario {
     pub devices: &'static [&'static str],
     /// Words for the kernel command line.
     pub kernel_args: &'static str,
-    /// Memory in MiB, if it matters.
+    /// Memory in MiB, if it matters; see [`DEBUG_MIB`].
     pub mem_mib: Option<u64>,
     pub hardware: Hardware,
     /// Whether "all" includes it.
@@ -34,6 +34,10 @@ pub enum InAll {
     /// If the guest is the debug guest, whose module brings KUnit tests.
     Debug,
 }
+
+/// What the debug guest has more than a scenario asks for, in MiB: what its kernel
+/// keeps of each page and in itself, so that about as much is free in either guest.
+pub const DEBUG_MIB: u64 = 128;
 
 /// The scenario that runs the module's KUnit tests, and no selftest.
 pub const KUNIT: &str = "kunit";

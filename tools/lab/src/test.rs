@@ -8,7 +8,7 @@ use crate::interrupt::Interrupted;
 use crate::ktap::{self, Outcome, Report};
 use crate::port::Silence;
 use crate::qemu::{Accel, Config, Console, Guest, Threads, is_complaint};
-use crate::scenario::{self, KUNIT, Scenario};
+use crate::scenario::{self, DEBUG_MIB, KUNIT, Scenario};
 use crate::versions::Module;
 use anyhow::{Context, Error, Result, ensure};
 use std::fs::{self, File};
@@ -48,6 +48,7 @@ pub fn run(args: &TestArgs) -> Result<bool> {
         let runner = Runner {
             args,
             scenario,
+            is_debug: module.has_kunit,
             initramfs: &initramfs,
         };
         runner.run(&tests, &mut tally)?;
@@ -121,6 +122,8 @@ impl Tally {
 struct Runner<'a> {
     args: &'a TestArgs,
     scenario: &'a Scenario,
+    /// Whether this is the debug guest.
+    is_debug: bool,
     initramfs: &'a [u8],
 }
 
@@ -197,7 +200,11 @@ impl Runner<'_> {
         let began = Instant::now();
         let mut guest = Guest::start(&Config {
             args: &self.args.guest,
-            mem_mib: self.scenario.mem_mib.unwrap_or(self.args.mem),
+            mem_mib: match self.scenario.mem_mib {
+                Some(mib) if self.is_debug => mib + DEBUG_MIB,
+                Some(mib) => mib,
+                None => self.args.mem,
+            },
             hardware: self.scenario.hardware,
             job: "agent",
             devices: self.scenario.devices,
