@@ -51,8 +51,8 @@ test_a_number_and_a_newline() {
 	for f in $STATS; do
 		is_number "stats/$f" || return
 	done
-	expect "lines of the sixteen files" \
-		"$(cat "$SYSFS"/* "$SYSFS"/stats/* 2> /dev/null | wc -l)" 16
+	expect "lines of the seventeen files" \
+		"$(cat "$SYSFS"/* "$SYSFS"/stats/* 2> /dev/null | wc -l)" 17
 }
 
 test_status_word() {
