@@ -150,6 +150,7 @@ pub fn run(args: &DemoArgs) -> Result<bool> {
         console: Console::Log,
         patches_code: false,
         initramfs: &initramfs,
+        disk: None,
         log: args.out.join("guest.log"),
     })?;
     let run = measure(args, &mut guest, began).map_err(|error| guest.explain(error))?;

@@ -240,6 +240,7 @@ fn start(args: &InstructionsArgs, kind: &Kind, boot: u32, initramfs: &[u8]) -> R
         console: Console::Log,
         patches_code: false,
         initramfs,
+        disk: None,
         log: args.out.join(format!("{}-{boot}.log", kind.name)),
     })
 }

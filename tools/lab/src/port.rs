@@ -38,6 +38,8 @@ pub enum Event {
     Done { status: i32 },
     /// The answer to the command `state`.
     State(State),
+    /// The guest asks the host for something, and waits for a line.
+    Host { request: String },
 }
 
 /// The module's files, and the parameters of mm/page_reporting.
@@ -210,7 +212,8 @@ impl Port {
     }
 }
 
-fn event(line: &str) -> Option<Event> {
+/// What a line of the guest reports, if it is an event.
+pub fn event(line: &str) -> Option<Event> {
     line.starts_with("{\"event\":")
         .then(|| serde_json::from_str(line).ok())?
 }

@@ -8,7 +8,7 @@
 
 use crate::cli::GuestArgs;
 use crate::interrupt::{self, Interrupted};
-use crate::port::{self, Port, Silence};
+use crate::port::{self, Event, Port, Silence};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -129,6 +129,14 @@ pub struct Hardware {
     pub nodes: &'static [u64],
     /// Memory in MiB that may be plugged in while the guest runs.
     pub hotplug_mib: u64,
+    /// Size in MiB of an empty disk, 0 for none. It is the first one.
+    pub disk_mib: u64,
+    /// Whether the lab talks with the guest over a serial port instead of a virtio
+    /// port. Linux 7.3's virtio_console asks for the state of its ports before it can
+    /// receive the answer when it comes back from sleep, and then waits for it.
+    pub serial: bool,
+    /// Whether there are disks, read only, with the kernel and the initramfs.
+    pub boot_disks: bool,
     /// More arguments of QEMU.
     pub args: &'static [&'static str],
 }
@@ -138,6 +146,9 @@ impl Hardware {
     pub const PLAIN: Self = Hardware {
         nodes: &[],
         hotplug_mib: 0,
+        disk_mib: 0,
+        serial: false,
+        boot_disks: false,
         args: &[],
     };
 
@@ -170,6 +181,8 @@ pub struct Config<'a> {
     pub patches_code: bool,
     /// The root file system.
     pub initramfs: &'a [u8],
+    /// What the disk holds, if there is one.
+    pub disk: Option<&'a File>,
     /// File for what the console says.
     pub log: PathBuf,
 }
@@ -189,6 +202,10 @@ pub struct Guest {
     pub threads: Threads,
     /// QEMU's version, such as "7.2.22".
     pub qemu_version: String,
+    /// It said that it goes down and is to come up again.
+    pub restarts: bool,
+    /// It said that it sleeps and is to be woken, in which way.
+    wakes: Option<Wake>,
     log: PathBuf,
     errors: PathBuf,
 }
@@ -210,7 +227,16 @@ impl Guest {
         let (qmp, qmp_child) = UnixStream::pair()?;
         let (port, port_child) = UnixStream::pair()?;
         let initramfs = memory_file(config.initramfs)?;
-        let inherited: [OwnedFd; 3] = [qmp_child.into(), port_child.into(), initramfs];
+        let inherited = Inherited {
+            qmp: qmp_child.into(),
+            port: port_child.into(),
+            initramfs,
+            disk: config
+                .disk
+                .map(|disk| disk.try_clone())
+                .transpose()?
+                .map(Into::into),
+        };
         let accel = match counts {
             true => Accel::Tcg,
             false => Accel::detect().0,
@@ -218,11 +244,7 @@ impl Guest {
 
         let mut command = Command::new(&config.args.qemu);
         command
-            .args(arguments(
-                config,
-                accel.arguments(threads),
-                inherited.each_ref().map(AsRawFd::as_raw_fd),
-            ))
+            .args(arguments(config, accel.arguments(threads), &inherited))
             .stdin(match config.console {
                 Console::Log => Stdio::null(),
                 Console::Terminal => Stdio::inherit(),
@@ -245,6 +267,8 @@ impl Guest {
             accel,
             threads,
             qemu_version: String::new(),
+            restarts: false,
+            wakes: None,
             log: config.log.clone(),
             errors,
         };
@@ -302,6 +326,93 @@ impl Guest {
         anyhow!(text)
     }
 
+    /// The guest's next line or event, with its requests served.
+    pub fn next(&mut self, end: Instant) -> Result<Said> {
+        /// How often a guest that sleeps is seen to.
+        const PERIOD: Duration = Duration::from_millis(300);
+        loop {
+            let soon = match self.wakes {
+                Some(_) => end.min(Instant::now() + PERIOD),
+                None => end,
+            };
+            let line = match self.port.line(soon) {
+                Ok(line) => line,
+                Err(error) if error.is::<Silence>() && soon < end => {
+                    ensure!(error.downcast_ref() == Some(&Silence::TimedOut), error);
+                    self.wake()?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            match port::event(&line.text) {
+                Some(Event::Host { request }) => {
+                    let answer = match self.serve(&request) {
+                        Ok(text) => format!("ok {text}"),
+                        Err(error) => format!("error {error:#}"),
+                    };
+                    self.port
+                        .send(answer.replace(['\r', '\n'], " ").trim_end())?;
+                }
+                Some(event) => return Ok(Said::Event(event)),
+                None if line.text.is_empty() => (),
+                None => return Ok(Said::Line(line.text)),
+            }
+        }
+    }
+
+    /// Does what the guest asks for. What is not the lab's own is a command of
+    /// QEMU's human monitor.
+    fn serve(&mut self, request: &str) -> Result<String> {
+        match request {
+            "restarts" => self.restarts = true,
+            "wakeup-on-suspend" => self.wakes = Some(Wake::OnSuspend),
+            "wakeup-by-lines" => self.wakes = Some(Wake::ByLines),
+            "awake" => self.wakes = None,
+            _ => return self.monitor(request),
+        }
+        Ok(String::new())
+    }
+
+    /// What the human monitor says to a command.
+    fn monitor(&mut self, command: &str) -> Result<String> {
+        let qmp = self.qmp.as_mut().context("QEMU has no monitor")?;
+        let text = qmp.execute(&qmp::human_monitor_command {
+            cpu_index: None,
+            command_line: command.to_owned(),
+        })?;
+        let refused = ["Error", "unknown command", "invalid"];
+        let text = text.trim();
+        ensure!(!refused.iter().any(|word| text.starts_with(word)), "{text}");
+        Ok(text.to_owned())
+    }
+
+    /// Wakes the guest, if it sleeps already.
+    fn wake(&mut self) -> Result<()> {
+        if self.wakes == Some(Wake::ByLines) {
+            self.port.send("")?;
+        } else if self.monitor("info status")?.contains("suspended") {
+            self.wakes = None;
+            self.monitor("system_wakeup")?;
+        }
+        Ok(())
+    }
+
+    /// After the guest went down: whether that was in good order.
+    pub fn went_down(&mut self) -> Result<()> {
+        let status = self
+            .ended_within(QEMU_LIMIT)?
+            .context("QEMU does not end")?;
+        ensure!(status.success(), "QEMU ended, {status}");
+        let log = fs::read(&self.log)?;
+        match String::from_utf8_lossy(&log)
+            .lines()
+            .find(|line| is_complaint(line))
+        {
+            None => Ok(()),
+            Some(line) => bail!("the kernel complained: {line}"),
+        }
+    }
+
     /// Waits for QEMU to end by itself.
     pub fn wait(&mut self) -> Result<ExitStatus> {
         loop {
@@ -341,6 +452,41 @@ impl Guest {
     }
 }
 
+/// How a guest that sleeps is woken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wake {
+    /// By QEMU, once the machine is suspended.
+    OnSuspend,
+    /// By empty lines, until it says that it is awake: QEMU does not know of a guest
+    /// that merely idles, but the interrupt of its serial port wakes that.
+    ByLines,
+}
+
+/// What comes from a guest.
+#[derive(Debug)]
+pub enum Said {
+    Line(String),
+    Event(Event),
+}
+
+/// Files that QEMU inherits.
+struct Inherited {
+    qmp: OwnedFd,
+    port: OwnedFd,
+    initramfs: OwnedFd,
+    disk: Option<OwnedFd>,
+}
+
+impl Inherited {
+    fn all(&self) -> Vec<RawFd> {
+        [&self.qmp, &self.port, &self.initramfs]
+            .into_iter()
+            .chain(&self.disk)
+            .map(AsRawFd::as_raw_fd)
+            .collect()
+    }
+}
+
 impl Drop for Guest {
     fn drop(&mut self) {
         // A process that has ended, or was waited for, is not signalled.
@@ -361,8 +507,10 @@ const FOUR_LEVELS: &str = "no5lvl";
 /// a guest gets that hangs; a panic shows what each task was doing.
 const PANIC: &str = "panic_on_warn=1 panic=-1 oops=panic unknown_nmi_panic panic_sys_info=tasks";
 
-fn arguments(config: &Config<'_>, accel: [&str; 4], fds: [RawFd; 3]) -> Vec<OsString> {
-    let [qmp, port, initramfs] = fds;
+fn arguments(config: &Config<'_>, accel: [&str; 4], inherited: &Inherited) -> Vec<OsString> {
+    let qmp = inherited.qmp.as_raw_fd();
+    let port = inherited.port.as_raw_fd();
+    let initramfs = format!("/proc/self/fd/{}", inherited.initramfs.as_raw_fd());
     let log = config.log.display().to_string().replace(',', ",,");
     let hardware = &config.hardware;
     let mem = match hardware.nodes {
@@ -399,12 +547,6 @@ fn arguments(config: &Config<'_>, accel: [&str; 4], fds: [RawFd; 3]) -> Vec<OsSt
     add(&["-chardev", &format!("socket,id=qmp,fd={qmp}")]);
     add(&["-mon", "chardev=qmp,mode=control"]);
     add(&["-chardev", &format!("socket,id=port,fd={port}")]);
-    add(&["-device", "virtio-serial-pci"]);
-    let name = port::NAME;
-    add(&[
-        "-device",
-        &format!("virtserialport,chardev=port,name={name}"),
-    ]);
     match config.console {
         Console::Log => add(&["-chardev", &format!("file,id=console,path={log}")]),
         Console::Terminal => add(&[
@@ -415,13 +557,37 @@ fn arguments(config: &Config<'_>, accel: [&str; 4], fds: [RawFd; 3]) -> Vec<OsSt
         ]),
     }
     add(&["-serial", "chardev:console"]);
+    let mut port_word = "";
+    if hardware.serial {
+        add(&["-serial", "chardev:port"]);
+        port_word = "lab.port=ttyS1";
+    } else {
+        add(&["-device", "virtio-serial-pci"]);
+        let device = format!("virtserialport,chardev=port,name={}", port::NAME);
+        add(&["-device", &device]);
+    }
     for device in config.devices {
         add(&["-device", device]);
     }
+    if let Some(disk) = &inherited.disk {
+        let file = format!("/proc/self/fd/{}", disk.as_raw_fd());
+        add(&["-drive", &format!("if=none,id=disk,format=raw,file={file}")]);
+        add(&["-device", "virtio-blk-pci,drive=disk"]);
+    }
+    if hardware.boot_disks {
+        let kernel = config.args.kernel.display().to_string().replace(',', ",,");
+        for (id, file) in [("kernel", &kernel), ("initramfs", &initramfs)] {
+            add(&[
+                "-drive",
+                &format!("if=none,id={id},format=raw,readonly=on,file={file}"),
+            ]);
+            add(&["-device", &format!("virtio-blk-pci,drive={id},serial={id}")]);
+        }
+    }
     add(hardware.args);
-    add(&["-initrd", &format!("/proc/self/fd/{initramfs}")]);
+    add(&["-initrd", &initramfs]);
     let append = format!(
-        "console=ttyS0 log_buf_len=1M {PANIC} {FOUR_LEVELS} lab.job={} {}",
+        "console=ttyS0 log_buf_len=1M {PANIC} {FOUR_LEVELS} lab.job={} {port_word} {}",
         config.job, config.kernel_args
     );
     add(&["-append", append.trim_end()]);
@@ -431,10 +597,10 @@ fn arguments(config: &Config<'_>, accel: [&str; 4], fds: [RawFd; 3]) -> Vec<OsSt
 }
 
 /// Makes the child inherit these files and die with the lab.
-fn prepare_child(command: &mut Command, inherited: &[OwnedFd; 3], console: Console) {
+fn prepare_child(command: &mut Command, inherited: &Inherited, console: Console) {
     use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
-    let fds = inherited.each_ref().map(AsRawFd::as_raw_fd);
+    let fds = inherited.all();
     let lab = getpid();
     let prepare = move || -> std::io::Result<()> {
         prctl::set_pdeathsig(Signal::SIGKILL)?;
@@ -446,7 +612,7 @@ fn prepare_child(command: &mut Command, inherited: &[OwnedFd; 3], console: Conso
         if console == Console::Log {
             setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
         }
-        for fd in fds {
+        for &fd in &fds {
             // SAFETY: the parent holds the file open until the child has been started.
             let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
             fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()))?;

@@ -52,8 +52,26 @@ const PLAIN: Scenario = Scenario {
     in_all: InAll::Yes,
 };
 
+/// What sleep, hot-unplug and restarts need: a balloon that can be unplugged, a disk
+/// to hibernate to, and what the guest was booted with.
+const POWER: Hardware = Hardware {
+    disk_mib: 1024,
+    serial: true,
+    boot_disks: true,
+    args: &["-global", "ICH9-LPC.disable_s3=0"],
+    ..Hardware::PLAIN
+};
+
+/// Zones of every kind: DMA and DMA32 on node 0, DMA32 and Normal on node 1, Normal on
+/// node 2; and room for more memory.
+const NUMA: Hardware = Hardware {
+    nodes: &[1024, 2048, 1024],
+    hotplug_mib: 1024,
+    ..Hardware::PLAIN
+};
+
 /// All there are. Which selftests each runs stands in their file "scenarios".
-pub const SCENARIOS: [Scenario; 11] = [
+pub const SCENARIOS: [Scenario; 15] = [
     Scenario {
         name: "balloon",
         ..PLAIN
@@ -76,6 +94,36 @@ pub const SCENARIOS: [Scenario; 11] = [
     Scenario {
         name: "unpatched",
         in_all: InAll::No,
+        ..PLAIN
+    },
+    // Without a test that fills the log of a guest: both kernels run it.
+    Scenario {
+        name: "figures",
+        mem_mib: Some(1024),
+        in_all: InAll::No,
+        ..PLAIN
+    },
+    Scenario {
+        name: "numa",
+        kernel_args: "cma=64M",
+        hardware: NUMA,
+        ..PLAIN
+    },
+    Scenario {
+        name: "poison",
+        kernel_args: "page_poison=1",
+        in_all: InAll::Debug,
+        ..PLAIN
+    },
+    Scenario {
+        name: "power",
+        devices: &[
+            "pcie-root-port,id=slot0,chassis=1",
+            "virtio-balloon-pci,id=balloon0,bus=slot0,free-page-reporting=on",
+        ],
+        kernel_args: "resume=/dev/vda no_console_suspend",
+        mem_mib: Some(1024),
+        hardware: POWER,
         ..PLAIN
     },
     // What is hinted is a test module's own device.

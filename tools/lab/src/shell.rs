@@ -28,6 +28,7 @@ pub fn run(args: &ShellArgs) -> Result<bool> {
         console: Console::Terminal,
         patches_code: false,
         initramfs: &initramfs,
+        disk: None,
         log: args.out.join("guest.log"),
     })?;
     Ok(guest.wait()?.success())

@@ -6,14 +6,14 @@ use crate::cli::TestArgs;
 use crate::initramfs::{self, Content};
 use crate::interrupt::Interrupted;
 use crate::ktap::{self, Outcome, Report};
-use crate::port::Silence;
-use crate::qemu::{Accel, Config, Console, Guest, Threads, is_complaint};
+use crate::port::{Event, Silence};
+use crate::qemu::{Accel, Config, Console, Guest, Said, Threads, is_complaint};
 use crate::scenario::{self, DEBUG_MIB, KUNIT, Scenario};
 use crate::versions::Module;
 use anyhow::{Context, Error, Result, ensure};
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Lines of a test's output that are shown when it failed.
@@ -45,11 +45,17 @@ pub fn run(args: &TestArgs) -> Result<bool> {
                 continue;
             }
         };
-        let runner = Runner {
+        let disk = match scenario.hardware.disk_mib {
+            0 => None,
+            mib => Some(empty_file(&args.out, mib << 20)?),
+        };
+        let mut runner = Runner {
             args,
             scenario,
             is_debug: module.has_kunit,
             initramfs: &initramfs,
+            disk,
+            boots: 0,
         };
         runner.run(&tests, &mut tally)?;
     }
@@ -125,31 +131,30 @@ struct Runner<'a> {
     /// Whether this is the debug guest.
     is_debug: bool,
     initramfs: &'a [u8],
+    disk: Option<File>,
+    /// How many guests have been booted.
+    boots: u32,
 }
 
 impl Runner<'_> {
     /// All tests in one guest, or after a hang or crash the rest in a fresh one.
-    fn run(&self, tests: &[String], tally: &mut Tally) -> Result<()> {
+    fn run(&mut self, tests: &[String], tally: &mut Tally) -> Result<()> {
         let output = self.file("tap");
         let mut output =
             File::create(&output).with_context(|| format!("cannot write {}", output.display()))?;
         let mut guest = None;
-        let mut boots = 0;
 
         for test in tests {
             let mut running = match guest.take() {
                 Some(guest) => guest,
-                None => {
-                    boots += 1;
-                    match self.boot(boots) {
-                        Ok(guest) => guest,
-                        Err(error) => {
-                            let what = "the guest does not boot; no further test was run";
-                            tally.problem(&self.name("boot"), failure(error.context(what))?);
-                            return Ok(());
-                        }
+                None => match self.boot() {
+                    Ok(guest) => guest,
+                    Err(error) => {
+                        let what = "the guest does not boot; no further test was run";
+                        tally.problem(&self.name("boot"), failure(error.context(what))?);
+                        return Ok(());
                     }
-                }
+                },
             };
             let began = Instant::now();
             let mut lines = Vec::new();
@@ -192,13 +197,14 @@ impl Runner<'_> {
         Ok(())
     }
 
-    fn boot(&self, boots: u32) -> Result<Guest> {
-        let log = match boots {
+    /// Starts a guest, which goes on booting.
+    fn start(&mut self) -> Result<Guest> {
+        self.boots += 1;
+        let log = match self.boots {
             1 => self.file("log"),
-            _ => self.file(&format!("{boots}.log")),
+            boots => self.file(&format!("{boots}.log")),
         };
-        let began = Instant::now();
-        let mut guest = Guest::start(&Config {
+        Guest::start(&Config {
             args: &self.args.guest,
             mem_mib: match self.scenario.mem_mib {
                 Some(mib) if self.is_debug => mib + DEBUG_MIB,
@@ -212,8 +218,14 @@ impl Runner<'_> {
             console: Console::Log,
             patches_code: true,
             initramfs: self.initramfs,
+            disk: self.disk.as_ref(),
             log,
-        })?;
+        })
+    }
+
+    fn boot(&mut self) -> Result<Guest> {
+        let began = Instant::now();
+        let mut guest = self.start()?;
         match guest.port.wait_ready(self.args.timeout()) {
             Ok((kernel, _)) => {
                 println!(
@@ -234,26 +246,44 @@ impl Runner<'_> {
     }
 
     /// The test's status; its output is added to `lines`.
-    fn run_test(&self, guest: &mut Guest, test: &str, lines: &mut Vec<String>) -> Result<i32> {
-        let command = if test == KUNIT {
-            format!("kunit {}", initramfs::MODULE)
-        } else {
-            format!("selftest {test}")
-        };
+    fn run_test(&mut self, guest: &mut Guest, test: &str, lines: &mut Vec<String>) -> Result<i32> {
         let limit = self.args.timeout();
-        guest.port.send(&command)?;
-        guest
-            .port
-            .finish(limit, |line| lines.push(line))
-            .map_err(|error| {
-                let what = match error.downcast_ref() {
-                    Some(Silence::TimedOut) => {
-                        format!("it did not end within {} s", limit.as_secs())
-                    }
-                    _ => "it did not end".to_owned(),
-                };
-                error.context(what)
-            })
+        let end = Instant::now() + limit;
+        // A fresh guest that either resumes, and goes on with the test, or boots.
+        let mut is_fresh = false;
+        guest.port.send(&command(test, ""))?;
+        loop {
+            let error = match guest.next(end) {
+                Ok(Said::Line(line)) => {
+                    lines.push(line);
+                    continue;
+                }
+                Ok(Said::Event(Event::Done { status })) => return Ok(status),
+                Ok(Said::Event(Event::Ready { .. })) if guest.restarts || is_fresh => {
+                    guest.restarts = false;
+                    is_fresh = false;
+                    guest.port.send(&command(test, "again"))?;
+                    continue;
+                }
+                Ok(Said::Event(Event::Ready { .. })) => {
+                    return Err(Error::msg("the guest booted again, unasked"));
+                }
+                Ok(Said::Event(_)) => continue,
+                Err(error) => error,
+            };
+            match error.downcast_ref() {
+                Some(Silence::Gone) if guest.restarts => {
+                    guest.went_down()?;
+                    *guest = self.start()?;
+                    is_fresh = true;
+                }
+                Some(Silence::TimedOut) => {
+                    let what = format!("it did not end within {} s", limit.as_secs());
+                    return Err(error.context(what));
+                }
+                _ => return Err(error.context("it did not end")),
+            }
+        }
     }
 
     /// What the kernel complains of.
@@ -282,6 +312,28 @@ impl Runner<'_> {
         let name = format!("{}-{}.{extension}", self.args.name, self.scenario.name);
         self.args.out.join(name)
     }
+}
+
+/// What the guest's agent is to do for a test, or for its part after a restart.
+fn command(test: &str, part: &str) -> String {
+    let soak = match std::env::var("PAGE_HINTING_SOAK").as_deref() {
+        Ok("1") => "export PAGE_HINTING_SOAK=1; ",
+        _ => "",
+    };
+    match test {
+        KUNIT => format!("kunit {}", initramfs::MODULE),
+        _ => format!("{soak}selftest {test} {part}")
+            .trim_end()
+            .to_owned(),
+    }
+}
+
+/// A file of this size that is gone when it is closed, and holds no block yet.
+fn empty_file(directory: &Path, size: u64) -> Result<File> {
+    let file = tempfile::tempfile_in(directory)
+        .and_then(|file| file.set_len(size).map(|()| file))
+        .with_context(|| format!("cannot write in {}", directory.display()))?;
+    Ok(file)
 }
 
 /// The text of an error that fails a test; an interrupt ends the run instead.

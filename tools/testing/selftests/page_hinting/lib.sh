@@ -10,6 +10,8 @@
 # Environment:
 #   PAGE_HINTING_KO     the module, default /lib/modules/page_hinting.ko
 #   PAGE_HINTING_SYSFS  its directory, default /sys/kernel/mm/page_hinting
+#   PAGE_HINTING_HOST   number of the open file that takes requests to the host
+#   PAGE_HINTING_SOAK   1 for many more cycles of what can be repeated
 
 DIR=$(dirname "$(readlink -f "$0")")
 if [ -r "$DIR/ktap_helpers.sh" ]; then
@@ -264,10 +266,59 @@ wait_settled() {
 	wait_for "the module to hint all and be idle" is_settled
 }
 
+# --- the host ---
+
+# Asks what runs the guest for something (the lab: see serve() in its qemu.rs;
+# most requests are commands of QEMU's human monitor), and prints its answer.
+host() { # REQUEST...
+	local answer=
+
+	printf '{"event":"host","request":"%s"}\n' "$*" >&"$PAGE_HINTING_HOST"
+	# An empty line may have been sent to wake the guest.
+	while [ -z "$answer" ]; do
+		# shellcheck disable=SC3045 # busybox has it
+		read -r -t "$WAIT" answer <&"$PAGE_HINTING_HOST" ||
+			fail "no answer to: host $*" || return
+	done
+	case $answer in
+	ok*)
+		answer=${answer#ok}
+		[ -z "$answer" ] || echo "${answer# }" ;;
+	*)
+		fail "host $*: $answer" ;;
+	esac
+}
+
+# For a test that can't do without.
+need_host() {
+	[ -n "$PAGE_HINTING_HOST" ] || skip "the host takes no requests (PAGE_HINTING_HOST)"
+}
+
 # --- memory ---
 
 memhog() { # ARGUMENT...: touches memory and frees it again at once
 	"$DIR/memhog" "$@" < /dev/null > /dev/null || fail "memhog $*: status $?"
+}
+
+# Starts to hold memory with known contents, until contents_are_right.
+hold_contents() { # MIB
+	"$DIR/zerocheck" -s 3600 "$1" > /tmp/contents 2>&1 < /dev/null &
+	holder=$!
+	background="$background $holder"
+	# All of it is allocated and written once the process sleeps.
+	wait_for "zerocheck to hold $1 MiB" holds "$1"
+}
+
+holds() { # MIB
+	local rss
+
+	rss=$(awk '/^VmRSS:/ { print $2 }' "/proc/$holder/status") &&
+	[ "${rss:-0}" -ge $(($1 * 1024)) ] && grep -q '^State:.*sleeping' "/proc/$holder/status"
+}
+
+contents_are_right() {
+	kill -USR1 "$holder"
+	wait "$holder" || fail "zerocheck: $(cat /tmp/contents)"
 }
 
 nr_areas() { # free areas of at least min_order, in all zones

@@ -7,7 +7,7 @@
  *     that is only read is the shared zero page and proves nothing;
  *   - reads a word in each 64 bytes: a fresh page must be zero;
  *   - writes to each such word its own index, inverted;
- *   - waits SECONDS, and reads them all again.
+ *   - waits SECONDS, or until it gets SIGUSR1, and reads them all again.
  * A block that a host discards after it was handed out reads zero, or what the
  * host left in it, where the pattern was.
  *
@@ -17,6 +17,7 @@
  * 2 the memory was not to be had or the arguments are wrong.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,6 +34,14 @@
 #define STRIDE	64
 /* Wrong words that are shown before the rest is only counted. */
 #define SHOWN	8
+
+static volatile sig_atomic_t waited;
+
+static void end_wait(int sig)
+{
+	(void)sig;
+	waited = 1;
+}
 
 static void fail(const char *what)
 {
@@ -91,6 +100,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: zerocheck [-T] [-s SECONDS] MIB\n");
 		return 2;
 	}
+	signal(SIGUSR1, end_wait);
 	mib = number(argv[optind], 1UL << 30);
 	len = mib << 20;
 	words = len / STRIDE;
@@ -111,7 +121,8 @@ int main(int argc, char **argv)
 			wrong("fresh", i, *word_at(map, i), 0, &nr);
 	for (i = 0; i < words; i++)
 		*word_at(map, i) = ~(uint64_t)i;
-	sleep(seconds);
+	while (seconds-- && !waited)
+		sleep(1);
 	for (i = 0; i < words; i++)
 		if (*word_at(map, i) != ~(uint64_t)i)
 			wrong("written", i, *word_at(map, i), ~(uint64_t)i, &nr);

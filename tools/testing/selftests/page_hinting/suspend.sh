@@ -1,0 +1,107 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash source-path=SCRIPTDIR
+# The guest sleeps and wakes, with blocks being hinted until it does: memory
+# keeps its contents, all of it is free again, and hinting goes on.
+
+. "$(dirname "$0")/lib.sh"
+
+MIB=128
+CYCLES=3
+[ "$PAGE_HINTING_SOAK" != 1 ] || CYCLES=100
+
+DELAY=/sys/module/suspend/parameters/pm_test_delay
+# What wakes a guest that idles: its connection with the host.
+WAKEUP=/sys/class/tty/ttyS1/power/wakeup
+
+# Returns when the guest is awake again.
+sleep_in() { # STATE
+	echo "$1" > /sys/power/state || fail "'$1' in /sys/power/state"
+}
+
+successes() {
+	cat /sys/power/suspend_stats/success
+}
+
+hints() {
+	local want
+
+	want=$(($(get stats/hinted_kb) + MIB * 1024 / 2))
+	memhog -t $MIB &&
+	wait_for "hinted_kb of $want" stat_at_least hinted_kb $want
+}
+
+# Frees huge and small pages, so that there are blocks to hint of every order.
+free_some() {
+	memhog -t $MIB && memhog -T 32
+}
+
+# Sleeps CYCLES times, each time with memory just freed.
+cycles() { # COMMAND...
+	local i=0 before slept
+
+	before=$(free_kb)
+	hold_contents 64 || return
+	slept=$(successes)
+	while [ $i -lt $CYCLES ]; do
+		free_some && "$@" || return
+		i=$((i + 1))
+	done
+	expect "the count of sleeps" "$(successes)" $((slept + CYCLES)) &&
+	contents_are_right &&
+	wait_for "free memory to be $before KiB again" free_is_at_least "$before"
+}
+
+test_devices_with_module() {
+	echo 1 > $DELAY && echo devices > /sys/power/pm_test || fail "pm_test" || return
+	drop_caches
+	load_fresh && set_knob min_order 0 && cycles sleep_in mem && wait_settled && hints
+}
+
+# What page_reporting has scheduled comes while its device is asleep
+# (CVE-2026-74481).
+test_devices_with_page_reporting() {
+	unload && set_reporting_delay 500 && cycles sleep_in mem &&
+	set_reporting_delay 2000
+}
+
+test_processors_with_module() {
+	echo core > /sys/power/pm_test || fail "pm_test" || return
+	load && cycles sleep_in mem && wait_settled && hints
+}
+
+idle_until_woken() {
+	host wakeup-by-lines && sleep_in freeze && host awake
+}
+
+test_s2idle() {
+	echo none > /sys/power/pm_test && echo enabled > $WAKEUP ||
+		fail "cannot prepare to be woken" || return
+	cycles idle_until_woken && wait_settled && hints
+}
+
+sleep_until_woken() {
+	host wakeup-on-suspend && sleep_in mem
+}
+
+test_s3() {
+	echo deep > /sys/power/mem_sleep || fail "the machine has no S3" || return
+	cycles sleep_until_woken && wait_settled && hints
+}
+
+test_s3_with_page_reporting() {
+	unload && set_reporting_delay 500 && cycles sleep_until_woken &&
+	set_reporting_delay 2000
+}
+
+need_host || {
+	run_tests need_host
+	exit
+}
+run_tests \
+	test_devices_with_module \
+	test_devices_with_page_reporting \
+	test_processors_with_module \
+	test_s2idle \
+	test_s3 \
+	test_s3_with_page_reporting
