@@ -16,6 +16,11 @@
 #   release:    the selftests in the release guest, every scenario
 #   debug:      the same in the debug guest, and the KUnit tests
 #   unpatched:  the module in a kernel without the series
+#   figures:    what the kernel tells of free memory, with the series and without
+#
+# and, if it is named:
+#
+#   soak:       the release guest's selftests with many more cycles; it takes hours
 
 # shellcheck disable=SC2034,SC2317 # check_* and the variables of made are used by name
 # shellcheck source=scripts/lib.sh
@@ -26,7 +31,8 @@ out=$root/out/test
 number=0 passed=0 failed=0 skipped=0
 status=0
 
-all=(fmt clippy shell series unit release debug unpatched)
+all=(fmt clippy shell series unit release debug unpatched figures)
+more=(soak)
 checks=("$@")
 [ $# -gt 0 ] || checks=("${all[@]}")
 
@@ -191,10 +197,10 @@ have_lab() {
 	made lab_built "the lab and the selftests are built" bash -c 'scripts/build-lab.sh && echo yes'
 }
 
-# guest NAME KERNEL MODULE SCENARIO
+# guest NAME KERNEL MODULE SCENARIO [ARGUMENT...]
 guest() {
 	test_runner "guest: $1" out/lab test --kernel "$2/arch/x86/boot/bzImage" --module "$3" \
-		--selftests out/selftests --name "$1" --scenario "$4" --out "out/test/$1"
+		--selftests out/selftests --name "$1" --scenario "$4" --out "out/test/$1" "${@:5}"
 }
 
 check_release() {
@@ -220,12 +226,42 @@ check_unpatched() {
 	guest unpatched "$base" "$release_module" unpatched
 }
 
+# formats TAP: the formats of files that a guest's test wrote.
+formats() {
+	grep '^# format ' "$1"
+}
+
+# same_formats TAP TAP
+same_formats() {
+	[ -n "$(formats "$1")" ] && diff <(formats "$1") <(formats "$2")
+}
+
+check_figures() {
+	made release "the release kernel is built" scripts/build-kernel.sh release || return 0
+	made release_module "the release module is built" scripts/build-module.sh release || return 0
+	made base "the unpatched kernel is built" scripts/build-kernel.sh base || return 0
+	have_lab || return 0
+	guest figures "$release" "$release_module" figures
+	guest figures-unpatched "$base" "$release_module" figures
+	test_one "the figures' formats are those of the unpatched kernel" same_formats \
+		out/test/figures-unpatched/figures-unpatched-figures.tap out/test/figures/figures-figures.tap
+}
+
+check_soak() {
+	made release "the release kernel is built" scripts/build-kernel.sh release || return 0
+	made release_module "the release module is built" scripts/build-module.sh release || return 0
+	have_lab || return 0
+	export PAGE_HINTING_SOAK=1
+	guest soak "$release" "$release_module" all --timeout 3600
+	unset PAGE_HINTING_SOAK
+}
+
 # ----------------------------------------------------------------------------
 
 for check in "${checks[@]}"; do
-	case " ${all[*]} " in
+	case " ${all[*]} ${more[*]} " in
 	*" $check "*) ;;
-	*) die "no such check: $check" "there are: ${all[*]}" ;;
+	*) die "no such check: $check" "there are: ${all[*]} ${more[*]}" ;;
 	esac
 done
 

@@ -1,0 +1,82 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash source-path=SCRIPTDIR
+# The host unplugs the balloon device while the guest hints, and plugs it in
+# again: no page is lost, and hinting goes on.
+
+. "$(dirname "$0")/lib.sh"
+
+MIB=128
+CYCLES=3
+[ "$PAGE_HINTING_SOAK" != 1 ] || CYCLES=50
+
+ID=balloon0
+PLUG="virtio-balloon-pci,id=$ID,bus=slot0,free-page-reporting=on"
+
+has_device() {
+	[ -n "$(balloon_device)" ]
+}
+
+has_no_device() {
+	! has_device
+}
+
+# The guest has let go of it, and so has the host, where its name is free again.
+unplug() {
+	host device_del $ID && wait_for "the device to go" has_no_device &&
+	wait_for "the host to take it back" host_has_none
+}
+
+host_has_none() {
+	! host info qtree | grep -q "id \"$ID\""
+}
+
+plug() {
+	host device_add "$PLUG" && wait_for "a device" has_device
+}
+
+hints() {
+	local want
+
+	want=$(($(get stats/hinted_kb) + MIB * 1024 / 2))
+	memhog -t $MIB &&
+	wait_for "hinted_kb of $want" stat_at_least hinted_kb $want
+}
+
+test_unplug_while_hinting() {
+	local i=0 before
+
+	drop_caches
+	load_fresh && set_knob min_order 0 && wait_settled || return
+	before=$(free_kb)
+	hold_contents 64 || return
+	while [ $i -lt $CYCLES ]; do
+		memhog -t $MIB && memhog -T 32 && unplug &&
+		wait_for "status no-queue" status_is no-queue &&
+		wait_for "isolated_kb of 0" stat_is isolated_kb 0 &&
+		plug && hints || return
+		i=$((i + 1))
+	done
+	contents_are_right && wait_settled &&
+	wait_for "free memory to be $before KiB again" free_is_at_least "$before"
+}
+
+# What page_reporting has scheduled comes when its device has gone.
+test_unplug_while_reporting() {
+	local i=0
+
+	unload && set_reporting_delay 500 || return
+	while [ $i -lt $CYCLES ]; do
+		memhog -t $MIB && unplug && sleep 1 && plug || return
+		i=$((i + 1))
+	done
+	set_reporting_delay 2000 && load && hints
+}
+
+need_host || {
+	run_tests need_host
+	exit
+}
+run_tests \
+	test_unplug_while_hinting \
+	test_unplug_while_reporting
