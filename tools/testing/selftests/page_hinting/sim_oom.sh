@@ -97,7 +97,7 @@ test_while_the_host_is_late() {
 test_while_the_host_is_silent() {
 	local held
 
-	sim_set mode never && memhog -t "$(($(spare_mib) / 2))" &&
+	sim_set mode never && memhog -t $((without / 2048)) &&
 	wait_for "status stalled" status_is stalled || return
 	held=$(get stats/isolated_kb)
 	[ "$held" -gt 0 ] && [ "$held" -le "$(get batch_kb)" ] ||
