@@ -94,6 +94,10 @@ clean_up() {
 	if sim_loaded; then
 		rmmod page_hinting_sim
 	fi
+	if [ -d "$VSIM" ]; then
+		sim_host now
+		rmmod page_hinting_virtio_sim
+	fi
 	[ "$(cat $PCP_FRACTION)" = 0 ] || echo 0 > $PCP_FRACTION
 }
 
@@ -481,4 +485,101 @@ sim_counts_agree() {
 # Nobody has used a block that was with the host.
 sim_nothing_corrupted() {
 	expect "words written to while the host had them" "$(sim_get corrupted)" 0
+}
+
+# --- the simulated balloon ---
+
+# Its module, see virtio_sim/: insmod is the plugging of the device.
+VSIM_KO=${PAGE_HINTING_VIRTIO_SIM_KO:-/lib/modules/page_hinting_virtio_sim.ko}
+VSIM=/sys/module/page_hinting_virtio_sim/parameters
+VSIM_STATS=/sys/kernel/debug/page_hinting_virtio_sim
+
+plug() { # parameter=value...
+	insmod "$VSIM_KO" "$@" || fail "insmod $VSIM_KO" || return
+	device=$(balloon_device)
+	[ -n "$device" ] || fail "no driver for the simulated balloon"
+}
+
+unplug() {
+	rmmod page_hinting_virtio_sim || fail "rmmod page_hinting_virtio_sim"
+}
+
+sim_host() { # MODE [DELAY_MS]: what the host does with a request
+	if [ $# -gt 1 ]; then
+		echo "$2" > $VSIM/delay_ms || fail "a delay of $2" || return
+	fi
+	echo "$1" > $VSIM/mode || fail "a host that answers $1"
+}
+
+host_has() { # NAME: one of the host's counters
+	local value
+
+	read -r value < "$VSIM_STATS/$1"
+	echo "$value"
+}
+
+host_has_at_least() { # NAME VALUE
+	[ "$(host_has "$1")" -ge "$2" ]
+}
+
+host_has_nothing() {
+	[ "$(host_has in_flight)" -eq 0 ]
+}
+
+# What the driver did that no driver may do; the kernel log says what it was.
+no_faults() {
+	expect "faults that the host saw" "$(host_has faults)" 0
+}
+
+# The module is loaded, and has given the host what it may have, which does not
+# answer.
+stall() {
+	sim_host never && memhog -t 256 &&
+	wait_for "the host to have something" host_has_at_least in_flight 1 &&
+	wait_for "status stalled" is_stalled
+}
+
+# The same, with several requests.  How many there are is up to how the free
+# blocks lie, so it may take some tries.
+stall_several() {
+	local try=0
+
+	while [ $try -lt 8 ]; do
+		sim_host never && memhog -T 1024 &&
+		wait_for "the host to have something" host_has_at_least in_flight 1 &&
+		wait_for "status stalled" is_stalled || return
+		! host_has_at_least in_flight 2 || return 0
+		sim_host now && wait_settled || return
+		try=$((try + 1))
+	done
+	fail "never more than one request in flight"
+}
+
+is_stalled() {
+	local word
+
+	read -r word _ < "$SYSFS/status"
+	[ "$word" = stalled ]
+}
+
+# Runs the command, which may take so many seconds and no longer. One that
+# hangs is left to itself, as nothing ends a task that waits in the kernel.
+within() { # SECONDS COMMAND...
+	local limit=$1 pid end now
+
+	shift
+	"$@" &
+	pid=$!
+	get_now
+	end=$((now + limit))
+	while kill -0 $pid 2> /dev/null; do
+		get_now
+		if [ "$now" -gt "$end" ]; then
+			fail "'$*' did not end within $limit s; it waits in" \
+				"$(tr '\n' ' ' < /proc/$pid/stack 2> /dev/null)"
+			return
+		fi
+		sleep 0.1
+	done
+	wait $pid
 }

@@ -1,0 +1,105 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash source-path=SCRIPTDIR
+# The balloon driver as its host sees it: numbers on both sides agree, several
+# requests are with the host at a time, blocks side by side go as one, a request
+# costs one kick, and what the host has is touched by nobody.
+
+. "$(dirname "$0")/lib.sh"
+
+MIB=256
+
+# Without VIRTIO_RING_F_EVENT_IDX the driver can't leave out a kick, so that
+# they can be counted.
+test_driver_binds() {
+	set_reporting_delay 600000 && plug event_idx=0 && no_faults
+}
+
+test_numbers_agree() {
+	load_fresh && memhog -t $MIB && wait_settled || return
+	[ "$(get stats/requests)" -gt 0 ] || fail "nothing was hinted" || return
+	expect "requests of the host" "$(host_has requests)" "$(get stats/requests)" &&
+	expect "answers of the host" "$(host_has answered)" "$(get stats/acks)" &&
+	expect "KiB of the host" $(($(host_has pages) * 4)) "$(get stats/hinted_kb)" &&
+	expect errors "$(get stats/errors)" 0
+}
+
+test_a_kick_per_request() {
+	expect kicks "$(host_has notifies)" "$(host_has requests)"
+}
+
+# Freed pages merge up to order 10: of blocks of that order, many have a
+# neighbour that is free too.
+test_adjacent_blocks_share_a_descriptor() {
+	local ranges pages
+
+	set_knob min_order 10 && wait_settled || return
+	ranges=$(host_has ranges)
+	pages=$(host_has pages)
+	memhog -t 1024 && wait_settled || return
+	ranges=$(($(host_has ranges) - ranges))
+	pages=$(($(host_has pages) - pages))
+	ktap_print_msg "$((pages / 1024)) blocks in $ranges descriptors"
+	[ $pages -gt $((64 * 1024)) ] || fail "only $pages pages were hinted" || return
+	[ $((ranges * 1024 * 5 / 4)) -le $pages ] ||
+		fail "$((pages / 1024)) blocks of order 10 took $ranges descriptors"
+}
+
+# The bound, and what is in flight at once, shows when the host keeps it.
+test_several_requests_in_flight() {
+	local n
+
+	load_fresh && wait_settled && stall_several || return
+	n=$(host_has in_flight)
+	ktap_print_msg "$n requests, $(get stats/isolated_kb) KiB with a silent host"
+	[ "$(get stats/isolated_peak_kb)" -le 65536 ] ||
+		fail "$(get stats/isolated_peak_kb) KiB were out at a time" || return
+	expect "requests in flight" "$n" $(($(get stats/requests) - $(get stats/acks))) &&
+	wait_for "stalls of 1" stat_is stalls 1 && sim_host now && wait_settled
+}
+
+test_event_idx() {
+	local kicks requests
+
+	unload && unplug && plug && load && memhog -t $MIB && wait_settled || return
+	kicks=$(host_has notifies)
+	requests=$(host_has requests)
+	ktap_print_msg "$kicks kicks, $requests requests, $(host_has interrupts) interrupts"
+	expect requests "$requests" "$(get stats/requests)" || return
+	[ "$kicks" -gt 0 ] || fail "no kick for $requests requests" || return
+	[ "$kicks" -le "$requests" ] || fail "$kicks kicks for $requests requests"
+}
+
+# The host overwrites what it has, and looks whether anybody else did.
+test_nobody_uses_what_the_host_has() {
+	local i=0 want
+
+	sim_host late 50 && echo 1 > $VSIM/scribble || return
+	want=$(($(host_has requests) + 10))
+	while [ $i -lt 10 ]; do
+		memhog -t $MIB && memhog -T 32 || return
+		i=$((i + 1))
+	done
+	wait_for "$want requests" host_has_at_least requests $want || return
+	sim_host now && wait_settled && echo 0 > $VSIM/scribble && no_faults
+}
+
+test_page_reporting_alone() {
+	unload && unplug && set_reporting_delay 100 && plug && memhog -t $MIB &&
+	wait_for "page_reporting to report" host_has_at_least answered 1 && no_faults
+}
+
+test_unplug() {
+	unplug
+}
+
+run_tests \
+	test_driver_binds \
+	test_numbers_agree \
+	test_a_kick_per_request \
+	test_adjacent_blocks_share_a_descriptor \
+	test_several_requests_in_flight \
+	test_event_idx \
+	test_nobody_uses_what_the_host_has \
+	test_page_reporting_alone \
+	test_unplug

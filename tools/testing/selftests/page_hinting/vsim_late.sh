@@ -1,0 +1,79 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash source-path=SCRIPTDIR
+# A host that answers seconds late, or in another order than it was asked: all
+# is hinted in the end, and hinting resumes by itself.
+
+. "$(dirname "$0")/lib.sh"
+
+# A second or three for each request makes even this take long.
+MIB=48
+
+hints_all() {
+	local want
+
+	want=$(($(get stats/hinted_kb) + MIB * 1024 / 2))
+	memhog -t $MIB && wait_for "hinted_kb of $want" stat_at_least hinted_kb $want &&
+	wait_settled && no_faults
+}
+
+test_one_second_late() {
+	local max
+
+	set_reporting_delay 600000 && plug && load_fresh && wait_settled &&
+	echo 1 > $VSIM/scribble && sim_host late 1000 && hints_all || return
+	max=$(get stats/ack_us_max)
+	[ "$max" -ge 1000000 ] || fail "ack_us_max is $max" || return
+	expect "answers of the host" "$(host_has answered)" "$(get stats/acks)"
+}
+
+# Longer than a stall takes to be seen.
+test_three_seconds_late() {
+	local stalls max
+
+	stalls=$(get stats/stalls)
+	sim_host late 3000 && hints_all || return
+	max=$(get stats/ack_us_max)
+	[ "$max" -ge 3000000 ] || fail "ack_us_max is $max" || return
+	[ "$(get stats/stalls)" -gt "$stalls" ] || fail "no stall was counted"
+}
+
+test_out_of_order() {
+	local n
+
+	load_fresh && wait_settled && stall_several || return
+	n=$(host_has in_flight)
+	sim_host reorder 500 && wait_settled && hints_all && no_faults || return
+	[ "$(get stats/acks)" -ge "$n" ] && expect errors "$(get stats/errors)" 0
+}
+
+# Seconds of silence and one moment of answers, again and again.
+test_now_and_then() {
+	local i=0
+
+	while [ $i -lt 3 ]; do
+		sim_host never && memhog -t $MIB && wait_for "status stalled" is_stalled &&
+		sim_host now && wait_settled || return
+		i=$((i + 1))
+	done
+	no_faults
+}
+
+test_page_reporting_alone() {
+	local before
+
+	unload && unplug && set_reporting_delay 100 && plug mode=late delay_ms=1000 || return
+	before=$(free_kb)
+	memhog -t $MIB && wait_for "page_reporting to report" host_has_at_least answered 1 &&
+	sim_host reorder 300 && memhog -t $MIB &&
+	wait_for "page_reporting to report" host_has_at_least answered 2 &&
+	no_faults && unplug &&
+	wait_for "free memory to be $before KiB again" free_is_at_least "$before"
+}
+
+run_tests \
+	test_one_second_late \
+	test_three_seconds_late \
+	test_out_of_order \
+	test_now_and_then \
+	test_page_reporting_alone

@@ -1,0 +1,71 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash source-path=SCRIPTDIR
+# A host whose answers are wrong: the ring's code says so and uses the queue no
+# more, no page is lost or returned twice, and a rebind mends it.
+
+. "$(dirname "$0")/lib.sh"
+
+MIB=256
+
+lists_are_right() {
+	local check=/sys/kernel/debug/page_hinting_check
+
+	[ ! -e $check ] || expect "page_hinting_check" "$(cat $check)" ok
+}
+
+hints() {
+	local want
+
+	want=$(($(get stats/hinted_kb) + MIB * 1024 / 2))
+	memhog -t $MIB && wait_for "hinted_kb of $want" stat_at_least hinted_kb $want &&
+	wait_settled && lists_are_right
+}
+
+log_says() { # TEXT
+	kernel_log | grep -q "$1"
+}
+
+# What the host has when it lies is several requests, so that those behind the
+# lie are concerned too.
+lies() { # MODE TEXT
+	local free hinted
+
+	free=$(free_kb)
+	load_fresh && wait_settled && stall_several || return
+	hinted=$(get stats/hinted_kb)
+	sim_host "$1" && wait_for "the kernel to say '$2'" log_says "$2" &&
+	lists_are_right || return
+
+	# The queue is broken: what is behind the lie stays out, nothing is hinted.
+	wait_for "status stalled" is_stalled && memhog -t $MIB || return
+	[ "$(get stats/hinted_kb)" -le $((hinted + 65536)) ] ||
+		fail "a broken queue was used" || return
+	sim_host now && unbind "$device" || return
+	expect isolated_kb "$(get stats/isolated_kb)" 0 && lists_are_right &&
+	wait_for "free memory to be $free KiB again" free_is_at_least "$free" &&
+	bind "$device" && hints && no_faults
+}
+
+test_answered_twice() {
+	set_reporting_delay 600000 && plug mode=now && lies twice "is not a head"
+}
+
+test_id_out_of_range() {
+	lies badid "out of range"
+}
+
+test_rmmod_with_a_broken_queue() {
+	local free
+
+	free=$(free_kb)
+	sim_host badid && memhog -t $MIB &&
+	wait_for "an answer" host_has_at_least answered 1 &&
+	wait_for "status stalled" is_stalled && unload && unplug &&
+	wait_for "free memory to be $free KiB again" free_is_at_least "$free"
+}
+
+run_tests \
+	test_answered_twice \
+	test_id_out_of_range \
+	test_rmmod_with_a_broken_queue
