@@ -40,6 +40,10 @@ demo: ## Boot a guest, free 2 GiB in it, and watch the host get them back
 test: ## Run every test there is
 	@scripts/test.sh $(ARGS)
 
+.PHONY: soak
+soak: ## Run the selftests in the release guest with many more cycles: hours
+	@scripts/test.sh soak
+
 .PHONY: check
 check: ## Run those tests that boot no guest
 	@scripts/test.sh fmt clippy shell series unit
