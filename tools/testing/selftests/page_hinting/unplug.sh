@@ -22,7 +22,7 @@ has_no_device() {
 }
 
 # The guest has let go of it, and so has the host, where its name is free again.
-unplug() {
+unplug_device() {
 	host device_del $ID && wait_for "the device to go" has_no_device &&
 	wait_for "the host to take it back" host_has_none
 }
@@ -31,7 +31,7 @@ host_has_none() {
 	! host info qtree | grep -q "id \"$ID\""
 }
 
-plug() {
+plug_device() {
 	host device_add "$PLUG" && wait_for "a device" has_device
 }
 
@@ -51,10 +51,10 @@ test_unplug_while_hinting() {
 	before=$(free_kb)
 	hold_contents 64 || return
 	while [ $i -lt $CYCLES ]; do
-		memhog -t $MIB && memhog -T 32 && unplug &&
+		memhog -t $MIB && memhog -T 32 && unplug_device &&
 		wait_for "status no-queue" status_is no-queue &&
 		wait_for "isolated_kb of 0" stat_is isolated_kb 0 &&
-		plug && hints || return
+		plug_device && hints || return
 		i=$((i + 1))
 	done
 	contents_are_right && wait_settled &&
@@ -67,7 +67,7 @@ test_unplug_while_reporting() {
 
 	unload && set_reporting_delay 500 || return
 	while [ $i -lt $CYCLES ]; do
-		memhog -t $MIB && unplug && sleep 1 && plug || return
+		memhog -t $MIB && unplug_device && sleep 1 && plug_device || return
 		i=$((i + 1))
 	done
 	set_reporting_delay 2000 && load && hints
