@@ -92,7 +92,7 @@ test_hinting_resumes_by_itself() {
 test_late_by_seconds() {
 	local want
 
-	want=$(($(get stats/hinted_kb) + MIB * 1024 / 2))
+	want=$(($(get stats/hinted_kb) + MIB * 1024 / 8))
 	sim_set delay_ms 4000 && sim_set mode late && memhog -t $MIB &&
 	wait_for "status stalled" status_is stalled &&
 	wait_for "hinted_kb of $want" stat_at_least hinted_kb $want &&
