@@ -24,6 +24,8 @@ pub enum Command {
     Test(TestArgs),
     /// Count what loops cost in guests with and without the series
     Instructions(InstructionsArgs),
+    /// Count what hinting itself costs, beside what mm/page_reporting costs
+    Hinting(HintingArgs),
     /// Open a shell in a guest
     Shell(ShellArgs),
 }
@@ -221,6 +223,84 @@ impl InstructionsArgs {
             readable("--selftests", &self.selftests.join(program))?;
         }
         Ok(())
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct HintingArgs {
+    /// Kernel image with the series
+    #[arg(long, value_name = "BZIMAGE")]
+    pub kernel: PathBuf,
+    /// The same as an ELF file with symbols
+    #[arg(long, value_name = "VMLINUX")]
+    pub vmlinux: PathBuf,
+    /// Kernel image of the same configuration without the series
+    #[arg(long, value_name = "BZIMAGE")]
+    pub base: PathBuf,
+    /// The same as an ELF file with symbols
+    #[arg(long, value_name = "VMLINUX")]
+    pub base_vmlinux: PathBuf,
+    /// The page_hinting module
+    #[arg(long, value_name = "KO")]
+    pub module: PathBuf,
+    /// plugin/count.c, compiled for this QEMU
+    #[arg(long, value_name = "FILE")]
+    pub plugin: PathBuf,
+    /// LLVM's objdump
+    #[arg(long, value_name = "PROGRAM", default_value = "llvm-objdump")]
+    pub objdump: PathBuf,
+    /// Directory of the installed selftests, which has memhog
+    #[arg(long, value_name = "DIR", default_value = "out/selftests")]
+    pub selftests: PathBuf,
+    /// QEMU to run
+    #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-x86_64")]
+    pub qemu: PathBuf,
+    /// Static busybox to put into the guests
+    #[arg(long, value_name = "FILE", default_value = "/bin/busybox")]
+    pub busybox: PathBuf,
+    /// How often each kind of guest is booted
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = value_parser!(u32).range(1..=100))]
+    pub boots: u32,
+    /// How often each boot measures
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = value_parser!(u32).range(1..=100))]
+    pub rounds: u32,
+    /// Guest memory in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = value_parser!(u64).range(1024..=1 << 20))]
+    pub mem: u64,
+    /// Longest time for each of a guest's steps, in seconds
+    #[arg(long, value_name = "S", default_value_t = 600, value_parser = value_parser!(u64).range(1..=3600))]
+    pub timeout: u64,
+    /// Directory for result.json, the counts and the guests' logs
+    #[arg(long, value_name = "DIR", default_value = "out/hinting")]
+    pub out: PathBuf,
+}
+
+impl HintingArgs {
+    /// Longest time for each of a guest's steps.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+
+    /// What a guest with this kernel is made of.
+    pub fn guest(&self, kernel: &Path) -> GuestArgs {
+        GuestArgs {
+            kernel: kernel.to_owned(),
+            qemu: self.qemu.clone(),
+            busybox: self.busybox.clone(),
+            smp: 1,
+        }
+    }
+
+    /// Checks what the parser cannot.
+    pub fn validate(&self) -> Result<()> {
+        self.guest(&self.kernel).validate()?;
+        readable("--vmlinux", &self.vmlinux)?;
+        readable("--base", &self.base)?;
+        readable("--base-vmlinux", &self.base_vmlinux)?;
+        readable("--module", &self.module)?;
+        readable("--plugin", &self.plugin)
+            .context("cc -shared -fPIC -O2 -o count.so tools/lab/plugin/count.c makes it")?;
+        readable("memhog in --selftests", &self.selftests.join("memhog"))
     }
 }
 

@@ -151,6 +151,7 @@ pub fn run(args: &DemoArgs) -> Result<bool> {
         patches_code: false,
         initramfs: &initramfs,
         disk: None,
+        plugin: None,
         log: args.out.join("guest.log"),
     })?;
     let run = measure(args, &mut guest, began).map_err(|error| guest.explain(error))?;

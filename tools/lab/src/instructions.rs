@@ -241,6 +241,7 @@ fn start(args: &InstructionsArgs, kind: &Kind, boot: u32, initramfs: &[u8]) -> R
         patches_code: false,
         initramfs,
         disk: None,
+        plugin: None,
         log: args.out.join(format!("{}-{boot}.log", kind.name)),
     })
 }

@@ -9,6 +9,7 @@
 
 pub mod cli;
 pub mod demo;
+pub mod hinting;
 pub mod initramfs;
 pub mod instructions;
 pub mod interrupt;

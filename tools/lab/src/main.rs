@@ -10,6 +10,7 @@ fn main() -> ExitCode {
     let outcome = interrupt::install().and_then(|()| match cli.command {
         Command::Demo(args) => lab::demo::run(&args),
         Command::Test(args) => lab::test::run(&args),
+        Command::Hinting(args) => lab::hinting::run(&args),
         Command::Instructions(args) => lab::instructions::run(&args),
         Command::Shell(args) => lab::shell::run(&args),
     });

@@ -183,8 +183,21 @@ pub struct Config<'a> {
     pub initramfs: &'a [u8],
     /// What the disk holds, if there is one.
     pub disk: Option<&'a File>,
+    /// A plugin for TCG.
+    pub plugin: Option<Plugin<'a>>,
     /// File for what the console says.
     pub log: PathBuf,
+}
+
+/// A plugin that QEMU loads to look at what it executes.
+#[derive(Debug, Clone, Copy)]
+pub struct Plugin<'a> {
+    /// The shared object.
+    pub program: &'a Path,
+    /// Its arguments, each with a comma before it.
+    pub arguments: &'a str,
+    /// Where what it says goes.
+    pub output: &'a Path,
 }
 
 /// The device that is hinted.
@@ -585,6 +598,12 @@ fn arguments(config: &Config<'_>, accel: [&str; 4], inherited: &Inherited) -> Ve
         }
     }
     add(hardware.args);
+    if let Some(plugin) = &config.plugin {
+        // Else it would be taken for a name in the directories of libraries.
+        let program = plugin.program.display().to_string().replace(',', ",,");
+        add(&["-plugin", &format!("{program}{}", plugin.arguments)]);
+        add(&["-d", "plugin", "-D", &plugin.output.display().to_string()]);
+    }
     add(&["-initrd", &initramfs]);
     let append = format!(
         "console=ttyS0 log_buf_len=1M {PANIC} {FOUR_LEVELS} lab.job={} {port_word} {}",

@@ -29,6 +29,7 @@ pub fn run(args: &ShellArgs) -> Result<bool> {
         patches_code: false,
         initramfs: &initramfs,
         disk: None,
+        plugin: None,
         log: args.out.join("guest.log"),
     })?;
     Ok(guest.wait()?.success())

@@ -219,6 +219,7 @@ impl Runner<'_> {
             patches_code: true,
             initramfs: self.initramfs,
             disk: self.disk.as_ref(),
+            plugin: None,
             log,
         })
     }
