@@ -85,6 +85,8 @@ clean_up() {
 		wait "$pid" 2> /dev/null
 	done
 	background=
+	# What sim_isolate.sh has allocated.
+	exec 4>&-
 	if sim_loaded; then
 		sim_answer_all
 	fi
@@ -220,6 +222,21 @@ wait_for() { # WHAT COMMAND...
 	done
 }
 
+# Sets $took to the seconds that a command takes; fails if it does.
+seconds() { # COMMAND...
+	local begin
+
+	get_now
+	begin=$now
+	"$@" || return
+	get_now
+	took=$((now - begin))
+}
+
+took_at_most() { # SECONDS WHAT
+	[ "$took" -le "$1" ] || fail "$2 took $took s, expected $1 at most"
+}
+
 show_state() {
 	local f
 
@@ -257,16 +274,24 @@ stat_at_least() { # NAME VALUE
 	[ "$value" -ge "$2" ]
 }
 
+is_settled() {
+	local requests acks errors backlog
+
+	status_is idle && stat_is isolated_kb 0 || return
+	read -r requests < "$SYSFS/stats/requests"
+	read -r acks < "$SYSFS/stats/acks"
+	read -r errors < "$SYSFS/stats/errors"
+	read -r backlog < "$SYSFS/stats/backlog_kb"
+	[ "$requests" -eq $((acks + errors)) ] && [ "$backlog" -le "$unhinted" ]
+}
+
 # Nothing is out, and what is free and not hinted is what may be: the low
 # watermark's reserve in each free area, what zone DMA is too small to spare,
 # and a little that comes and goes.
-is_settled() {
-	status_is idle && stat_is isolated_kb 0 &&
-	[ "$(get stats/requests)" = $(($(get stats/acks) + $(get stats/errors))) ] &&
-	[ "$(get stats/backlog_kb)" -le $(($(get low_watermark_kb) * $(nr_areas) + $(dma_kb) + 4096)) ]
-}
-
 wait_settled() {
+	local unhinted
+
+	unhinted=$(($(get low_watermark_kb) * $(nr_areas) + $(dma_kb) + 4096))
 	wait_for "the module to hint all and be idle" is_settled
 }
 
@@ -380,6 +405,85 @@ drop_caches() {
 	echo 3 > /proc/sys/vm/drop_caches
 }
 
+# --- the free lists ---
+
+# Free memory, counted in three ways, of each zone: the blocks that are on the
+# lists (pagetypeinfo), the counters of the free areas (buddyinfo), and the zone's
+# own of pages. Prints what differs; fails if there is nothing to compare.
+COUNTS='
+	FNR == 1 { file++ }
+	file == 1 && /^Number of blocks/ { blocks = 1 }
+	file == 1 && !blocks && /^Node.*type/ {
+		gsub(",", "")
+		for (i = 7; i <= NF; i++)
+			listed[$2 " " $4, i - 7] += $i
+	}
+	file == 2 {
+		gsub(",", "")
+		zone = $2 " " $4
+		zones++
+		size = 1
+		for (i = 5; i <= NF; i++) {
+			counted[zone] += $i * size
+			size *= 2
+			if ($i != listed[zone, i - 5])
+				print "node " zone ", order " i - 5 ": " \
+					listed[zone, i - 5] " listed, " $i " counted"
+		}
+	}
+	file == 3 && /^Node/ { gsub(",", ""); zone = $2 " " $4 }
+	file == 3 && /^  pages free/ { free = $3 }
+	file == 3 && /^ *managed/ && $2 > 0 {
+		managed++
+		if (free != counted[zone])
+			print "node " zone ": " free " pages free, " \
+				counted[zone] " counted"
+	}
+	END { exit !zones || zones != managed }'
+
+counts_are_equal() {
+	# Brings what each CPU has counted by itself to the zones.
+	read -r _ < /proc/sys/vm/stat_refresh
+	differs=$(awk "$COUNTS" /proc/pagetypeinfo /proc/buddyinfo /proc/zoneinfo) ||
+		differs="no zones, or not the same in all files" || return
+	[ -z "$differs" ]
+}
+
+# The files can't be read at one moment: an equal set is waited for.
+counts_agree() {
+	wait_for "the counts of free memory to agree" counts_are_equal ||
+		fail "$differs"
+}
+
+# Pageblocks of a type, such as Isolate, in all zones.
+pageblocks() { # TYPE
+	awk -v type="$1" '
+		/^Number of blocks type/ {
+			for (i = 5; i <= NF; i++)
+				if ($i == type)
+					column = i
+			next
+		}
+		column && /^Node/ { n += $column }
+		END { print n + 0 }' /proc/pagetypeinfo
+}
+
+# Sets $pages, and of these $buddy, $buddy_offline, $offline (and not Buddy),
+# $hwpoison and $hwpoison_buddy; see kpageflags.c.
+count_flags() { # [ARGUMENT...]
+	local counts
+
+	counts=$("$DIR/kpageflags" "$@") || fail "kpageflags $*" || return
+	read -r pages buddy buddy_offline offline hwpoison hwpoison_buddy <<-END
+		$counts
+	END
+}
+
+# All of it is free, and the host knows.
+range_is_offline() { # FIRST NUMBER
+	count_flags "$@" && [ "$pages" -eq "$2" ] && [ "$buddy_offline" -eq "$2" ]
+}
+
 # --- the balloon device ---
 
 balloon_device() { # prints the name of the bound device, such as virtio0
@@ -458,9 +562,14 @@ sim_is() { # COUNTER VALUE
 	[ "$(sim_get "$1")" = "$2" ]
 }
 
+# Whether the range may be allocated now is said by the errno.
+sim_contig() { # FIRST NUMBER [MS]: see contig in page_hinting_sim.c
+	"$DIR/sysfs_write" $SIM/contig "$*"
+}
+
 # From now on the host answers at once, and what it has as well.
 sim_answer_all() {
-	sim_set mode now && echo 1 > $SIM/release
+	sim_set mode now && echo 0 > $SIM/release
 }
 
 # The module is loaded anew, with a host of its own from the start, so that the

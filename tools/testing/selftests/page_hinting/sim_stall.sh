@@ -14,21 +14,6 @@ fall_silent() {
 	wait_for "blocks with a silent host" sim_at_least in_flight_kb 4096
 }
 
-# Seconds that a command takes; fails if it does.
-seconds() { # COMMAND...
-	local begin
-
-	get_now
-	begin=$now
-	"$@" || return
-	get_now
-	took=$((now - begin))
-}
-
-took_at_most() { # SECONDS WHAT
-	[ "$took" -le "$1" ] || fail "$2 took $took s, expected $1 at most"
-}
-
 reports_at_least() { # NUMBER
 	sim_at_least reports "$1"
 }

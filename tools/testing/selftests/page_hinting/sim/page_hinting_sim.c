@@ -14,12 +14,13 @@
  *   sync       at load only: no hinting_ops, as hv_balloon
  *   capacity   at load only: ranges that may be in flight
  * /sys/kernel/debug/page_hinting_sim/
- *   release    write anything: answer all that is held now
+ *   release    write N: answer all that is held now, in N milliseconds
  *   poke       write anything: change a word of what is held, as somebody would
  *              who uses a block too early
  *   held       a line "first page frame, pages" for each range that is held
- *   contig     write "first page frame, pages": allocate just these and free
- *              them again
+ *   contig     write "first page frame, pages": allocate just these, until the
+ *              file is closed; a third number is for release, just before, and
+ *              ENODATA if none of the pages is held then
  *   the rest   counters; see struct sim_counters
  *
  * submit(), reap() and arm() allocate nothing. Answers come from a thread of
@@ -39,12 +40,14 @@
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
+#include <linux/mutex.h>
 #include <linux/page_hinting.h>
 #include <linux/page_reporting.h>
 #include <linux/poison.h>
 #include <linux/scatterlist.h>
 #include <linux/sched.h>
 #include <linux/seq_file.h>
+#include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/string.h>
 #include <linux/wait.h>
@@ -508,15 +511,28 @@ static int sim_host(void *unused)
 
 /* Control. */
 
-static ssize_t sim_release_write(struct file *file, const char __user *buf,
-				 size_t count, loff_t *pos)
+/* All that is held is answered so late, whatever the mode was. */
+static void sim_release(unsigned int ms)
 {
+	ktime_t due = ktime_add_ms(ktime_get(), ms);
 	struct sim_request *req;
 
 	scoped_guard(spinlock, &sim.lock)
 		list_for_each_entry(req, &sim.held, list)
-			req->due = 0;
+			req->due = due;
 	wake_up_process(sim.host);
+}
+
+static ssize_t sim_release_write(struct file *file, const char __user *buf,
+				 size_t count, loff_t *pos)
+{
+	unsigned int ms;
+	int err;
+
+	err = kstrtouint_from_user(buf, count, 10, &ms);
+	if (err)
+		return err;
+	sim_release(ms);
 	return count;
 }
 
@@ -563,33 +579,90 @@ static int sim_held_show(struct seq_file *m, void *unused)
 }
 DEFINE_SHOW_ATTRIBUTE(sim_held);
 
+static bool sim_holds(unsigned long pfn, unsigned long nr_pages)
+{
+	struct sim_request *req;
+	struct scatterlist *sg;
+	unsigned int i;
+
+	guard(spinlock)(&sim.lock);
+	list_for_each_entry(req, &sim.held, list)
+		for_each_sg(req->sg, sg, req->nents, i) {
+			unsigned long start = page_to_pfn(sg_page(sg));
+
+			if (start < pfn + nr_pages &&
+			    pfn < start + (sg->length >> PAGE_SHIFT))
+				return true;
+		}
+	return false;
+}
+
+/* What a file of contig has allocated. */
+struct sim_contig {
+	struct mutex lock;
+	unsigned long pfn, nr_pages;
+};
+
+static int sim_contig_open(struct inode *inode, struct file *file)
+{
+	struct sim_contig *contig = kzalloc_obj(*contig);
+
+	if (!contig)
+		return -ENOMEM;
+	mutex_init(&contig->lock);
+	file->private_data = contig;
+	return 0;
+}
+
+static int sim_contig_release(struct inode *inode, struct file *file)
+{
+	struct sim_contig *contig = file->private_data;
+
+	if (contig->nr_pages)
+		free_contig_range(contig->pfn, contig->nr_pages);
+	kfree(contig);
+	return 0;
+}
+
 static ssize_t sim_contig_write(struct file *file, const char __user *buf,
 				size_t count, loff_t *pos)
 {
+	struct sim_contig *contig = file->private_data;
 	unsigned long pfn, nr_pages;
+	unsigned int ms;
 	char line[64];
-	int err;
+	int err, n;
 
 	if (count >= sizeof(line))
 		return -EINVAL;
 	if (copy_from_user(line, buf, count))
 		return -EFAULT;
 	line[count] = 0;
-	if (sscanf(line, "%lu %lu", &pfn, &nr_pages) != 2 || !nr_pages ||
-	    !pfn_valid(pfn) || !pfn_valid(pfn + nr_pages - 1))
+	n = sscanf(line, "%lu %lu %u", &pfn, &nr_pages, &ms);
+	if (n < 2 || !nr_pages || !pfn_valid(pfn) || !pfn_valid(pfn + nr_pages - 1))
 		return -EINVAL;
 
+	guard(mutex)(&contig->lock);
+	if (contig->nr_pages)
+		return -EEXIST;
+	if (n == 3) {
+		if (!sim_holds(pfn, nr_pages))
+			return -ENODATA;
+		sim_release(ms);
+	}
 	err = alloc_contig_range(pfn, pfn + nr_pages, ACR_FLAGS_NONE, GFP_KERNEL);
 	if (err)
 		return err;
-	free_contig_range(pfn, nr_pages);
+	contig->pfn = pfn;
+	contig->nr_pages = nr_pages;
 	return count;
 }
 
 static const struct file_operations sim_contig_fops = {
-	.owner	= THIS_MODULE,
-	.open	= simple_open,
-	.write	= sim_contig_write,
+	.owner		= THIS_MODULE,
+	.open		= sim_contig_open,
+	.write		= sim_contig_write,
+	.release	= sim_contig_release,
 };
 
 static void sim_create_files(void)

@@ -1,0 +1,278 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash source-path=SCRIPTDIR
+# Somebody else wants memory that is with the host: alloc_contig_range(), memory
+# hot-remove, memory failure. Each has it once the host answers, or is refused
+# in bounded time, and the lists are right in either case.
+
+. "$(dirname "$0")/lib.sh"
+
+# An order-10 block, in pages.
+BLOCK=1024
+HALF=512
+MEMORY=/sys/devices/system/memory
+HWPOISON=/sys/kernel/debug/hwpoison
+
+# Tries, where the host has to answer while somebody waits for it: how long the
+# machine takes meanwhile is not up to the test.
+TRIES=5
+
+in_cma() { # FIRST NUMBER
+	local dir first count
+
+	for dir in /sys/kernel/debug/cma/*/; do
+		[ -r "$dir/base_pfn" ] || continue
+		read -r first < "$dir/base_pfn"
+		read -r count < "$dir/count"
+		if [ $(($1 + $2)) -gt "$first" ] && [ "$1" -lt $((first + count)) ]; then
+			return 0
+		fi
+	done
+	return 1
+}
+
+# The host, which is silent, has one order-10 block and nothing else. Sets
+# $block to its first page. What is submitted later is answered.
+hold_block() {
+	local tries=0 count
+
+	while [ $tries -lt $TRIES ]; do
+		sim_answer_all && wait_settled && sim_set mode never && memhog -t 16 &&
+		wait_for "a block with the host" sim_is in_flight_kb $((BLOCK * 4)) || return
+		read -r block count < $SIM/held
+		expect "pages with the host" "$count" $BLOCK && sim_set mode now || return
+		in_cma "$block" $BLOCK || return 0
+		tries=$((tries + 1))
+	done
+	fail "each of $TRIES blocks was of a CMA area"
+}
+
+# It is held as before, and nothing is left isolated by who wanted it.
+is_still_held() {
+	local first count
+
+	expect "KiB with the host" "$(sim_get in_flight_kb)" $((BLOCK * 4)) &&
+	expect isolated_kb "$(get stats/isolated_kb)" $((BLOCK * 4)) &&
+	read -r first count < $SIM/held &&
+	expect "the range with the host" "$first $count" "$block $BLOCK" &&
+	expect "pageblocks of type Isolate" "$(pageblocks Isolate)" 0
+}
+
+lists_are_right() {
+	sim_nothing_corrupted && counts_agree && lists_agree &&
+	expect "pageblocks of type Isolate" "$(pageblocks Isolate)" 0
+}
+
+comes_back() {
+	sim_answer_all && wait_settled &&
+	wait_for "the block to be free and Offline" range_is_offline "$block" $BLOCK &&
+	lists_are_right
+}
+
+one_block_at_a_time() {
+	load_with_sim mode=now && wait_settled && set_knob min_order 10 &&
+	set_knob batch_kb $((BLOCK * 4))
+}
+
+refused() { # FIRST NUMBER
+	expect "allocating pages that are in flight" "$(sim_contig "$1" "$2")" EBUSY
+}
+
+# The halves of an order-10 block are pageblocks: of the one or of both the type
+# changes, and back.
+test_contig_with_a_silent_host() {
+	one_block_at_a_time && hold_block || return
+	seconds refused "$block" $BLOCK && took_at_most 10 "alloc_contig_range()" &&
+	refused "$block" $HALF && refused $((block + HALF)) $HALF &&
+	is_still_held && comes_back
+}
+
+# The call waits while the host answers, and has the pages, until free_them.
+allocate_them() { # OFFSET NUMBER
+	local tries=0 said
+
+	while [ $tries -lt $TRIES ]; do
+		hold_block && exec 4> $SIM/contig || return
+		if said=$(printf '%s' "$((block + $1)) $2 50" 2>&1 >&4); then
+			return
+		fi
+		exec 4>&-
+		case $said in
+		*busy*) tries=$((tries + 1)) ;;
+		*) fail "allocating pages that are answered soon: $said" || return ;;
+		esac
+	done
+	fail "EBUSY $TRIES times, with a host that answers within 50 ms"
+}
+
+are_allocated() { # OFFSET NUMBER
+	count_flags $((block + $1)) "$2" && expect "free pages, allocated" "$buddy" 0
+}
+
+free_them() {
+	exec 4>&-
+	wait_settled && lists_are_right
+}
+
+# The block is returned while its halves are of different types: one is then
+# allocated, and the other is free and Offline.
+test_half_of_a_block_isolated_as_it_returns() {
+	allocate_them $HALF $HALF && are_allocated $HALF $HALF &&
+	range_is_offline "$block" $HALF && lists_are_right && free_them
+}
+
+# --- memory hot-remove ---
+
+total_kb() {
+	awk '/^MemTotal:/ { print $2 }' /proc/meminfo
+}
+
+memory_state() { # STATE: prints the errno
+	"$DIR/sysfs_write" "$memory/state" "$1"
+}
+
+# Finds memory that can be offlined and leaves it so: sets $memory to its
+# directory, and $first and $number to its pages.
+find_memory() {
+	local dir index
+
+	total=$(total_kb)
+	read -r number < $MEMORY/block_size_bytes
+	number=$((0x$number / 4096))
+	for dir in $(printf '%s\n' $MEMORY/memory[0-9]* | sort -r -t y -k 4n); do
+		read -r index < "$dir/phys_index"
+		first=$((0x$index * number))
+		memory=$dir
+		if ! in_cma $first $number && [ "$(memory_state offline)" = ok ]; then
+			return
+		fi
+	done
+	memory=
+	fail "no memory can be offlined"
+}
+
+held_in_memory() {
+	awk -v first="$first" -v end=$((first + number)) '
+		$1 < end && $1 + $2 > first { found = 1 }
+		END { exit !found }' $SIM/held
+}
+
+# In a zone of its own, where nothing stays that cannot be moved, and out of
+# which the host is given a block at once.
+online_with_a_silent_host() {
+	sim_set mode never &&
+	expect "onlining memory" "$(memory_state online_movable)" ok &&
+	wait_for "a block of the memory with the host" held_in_memory
+}
+
+offline_is() { # ERRNO
+	expect "offlining memory in flight" "$(memory_state offline)" "$1"
+}
+
+is_online() {
+	local state
+
+	read -r state < "$memory/state"
+	expect "the state of the memory" "$state" online &&
+	expect MemTotal "$(total_kb)" "$total"
+}
+
+test_offline_with_a_silent_host() {
+	load_with_sim mode=now && set_knob min_order 9 && wait_settled &&
+	find_memory && online_with_a_silent_host || return
+	seconds offline_is EBUSY && took_at_most 15 "offlining memory" &&
+	held_in_memory && is_online &&
+	expect "pageblocks of type Isolate" "$(pageblocks Isolate)" 0 &&
+	memhog -t 256 && held_in_memory && sim_answer_all && wait_settled &&
+	lists_are_right
+}
+
+# As it is then offline, none of its pages is on a free list.
+test_offline_with_a_late_host() {
+	local tries=0 said
+
+	while [ $tries -lt $TRIES ]; do
+		expect "offlining memory" "$(memory_state offline)" ok &&
+		online_with_a_silent_host && echo 300 > $SIM/release || return
+		said=$(memory_state offline)
+		[ "$said" = EBUSY ] || break
+		sim_answer_all && wait_settled || return
+		tries=$((tries + 1))
+	done
+	expect "offlining memory that is answered soon" "$said" ok &&
+	count_flags "$first" "$number" &&
+	expect "offline pages that are free" "$buddy" 0 &&
+	expect MemTotal "$(total_kb)" $((total - number * 4)) &&
+	sim_answer_all && wait_settled && lists_are_right
+}
+
+memory_is_hinted() {
+	count_flags "$first" "$number" && [ "$buddy_offline" -ge $((number * 3 / 4)) ]
+}
+
+test_online_again() {
+	[ -n "$memory" ] || fail "there is no such memory" || return
+	sim_answer_all &&
+	expect "onlining memory" "$(memory_state online_kernel)" ok && is_online &&
+	wait_for "most of the memory to be hinted" memory_is_hinted && wait_settled &&
+	lists_are_right
+}
+
+# --- memory failure ---
+
+corrupted_kb() {
+	awk '/^HardwareCorrupted:/ { print $2 }' /proc/meminfo
+}
+
+# A page in the second half of the block.
+poison_page() {
+	page=$((block + HALF + 5))
+	"$DIR/sysfs_write" $HWPOISON/corrupt-pfn $page > /dev/null
+	count_flags $page 1 && expect "the page, poisoned" "$hwpoison" 1 &&
+	expect HardwareCorrupted "$(corrupted_kb)" 4
+}
+
+# The half without it is free. Of the other half, all but the page comes back,
+# in pieces so small that somebody may want one of them.
+is_back_without_the_page() {
+	range_is_offline "$block" $HALF &&
+	count_flags $((block + HALF)) $HALF &&
+	[ "$buddy" -ge $((BLOCK / 4)) ]
+}
+
+page_stays_off() {
+	count_flags $page 1 && expect "the page, poisoned" "$hwpoison" 1 &&
+	expect "the page, free" "$buddy" 0 &&
+	expect HardwareCorrupted "$(corrupted_kb)" 4
+}
+
+unpoison() {
+	expect "unpoisoning" "$("$DIR/sysfs_write" $HWPOISON/unpoison-pfn $page)" ok &&
+	expect HardwareCorrupted "$(corrupted_kb)" 0 &&
+	count_flags $page 1 && expect "the page, poisoned" "$hwpoison" 0
+}
+
+test_poisoned_page() {
+	[ -d $HWPOISON ] || skip "this kernel has no hwpoison-inject" || return
+	one_block_at_a_time && hold_block && poison_page && sim_answer_all &&
+	wait_for "the block to be free without the page" is_back_without_the_page &&
+	expect "poisoned pages that the host had" "$(sim_get poisoned)" 1 &&
+	wait_settled && page_stays_off && counts_agree && unpoison && lists_are_right
+}
+
+# The device goes, and the block comes back untagged.
+test_poisoned_page_without_an_answer() {
+	[ -d $HWPOISON ] || skip "this kernel has no hwpoison-inject" || return
+	one_block_at_a_time && hold_block && poison_page && sim_unload &&
+	wait_for "isolated_kb of 0" stat_is isolated_kb 0 && page_stays_off &&
+	counts_agree && unpoison && sim_load mode=now && wait_settled && lists_are_right
+}
+
+run_tests \
+	test_contig_with_a_silent_host \
+	test_half_of_a_block_isolated_as_it_returns \
+	test_offline_with_a_silent_host \
+	test_offline_with_a_late_host \
+	test_online_again \
+	test_poisoned_page \
+	test_poisoned_page_without_an_answer
