@@ -9,19 +9,10 @@
 
 MIB=128
 
-# Nothing moves for a second: what was to be reported has been.
-quiet() {
-	local before
-
-	before=$(balloon_interrupts "$device")
-	sleep 1
-	[ "$(balloon_interrupts "$device")" -eq "$before" ]
-}
-
 upstream_reports() {
 	local before
 
-	wait_for "$device to be quiet" quiet || return
+	wait_for "$device to be quiet" balloon_is_quiet "$device" || return
 	before=$(balloon_interrupts "$device")
 	memhog -t $MIB &&
 	wait_for "an interrupt of $device, from page_reporting" \
@@ -50,7 +41,7 @@ test_upstream_is_silent() {
 	set_knob enabled 0 &&
 	wait_for "status off" status_is off &&
 	wait_for "isolated_kb of 0" stat_is isolated_kb 0 &&
-	wait_for "$device to be quiet" quiet || return
+	wait_for "$device to be quiet" balloon_is_quiet "$device" || return
 	before=$(balloon_interrupts "$device")
 	memhog -t $MIB || return
 	sleep 3

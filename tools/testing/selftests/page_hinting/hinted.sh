@@ -26,6 +26,8 @@ test_memory_freed_before_insmod() {
 	limit_pcp_lists && set_reporting_delay 3600000 || return
 	# The report that is scheduled already, with the delay from before.
 	sleep 2.5
+	device=$(balloon_device)
+	wait_for "$device to be quiet" balloon_is_quiet "$device" || return
 	memhog -t $MIB && load
 	set_reporting_delay 2000
 	wait_for "hinted_kb of $want" stat_at_least hinted_kb $want && wait_settled
@@ -71,7 +73,6 @@ test_peak_within_batch() {
 
 # Without a device nothing is hinted between insmod and the first setting.
 test_small_batch_is_kept() {
-	device=$(balloon_device)
 	unbind "$device" && load_fresh && set_knob batch_kb 4096 &&
 	bind "$device" && memhog -t $MIB && wait_settled || return
 	[ "$(get stats/hinted_kb)" -ge $((MIB * 1024)) ] ||

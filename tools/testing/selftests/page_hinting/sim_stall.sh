@@ -7,11 +7,16 @@
 . "$(dirname "$0")/lib.sh"
 
 MIB=256
+# Longest time in seconds for what must not wait for the host. A debug guest on a
+# busy machine needs some; a wait for the host never ends.
+BOUND=20
 
 # All is hinted, then the host falls silent and has what memhog frees.
 fall_silent() {
 	sim_set mode never && memhog -t $MIB &&
-	wait_for "blocks with a silent host" sim_at_least in_flight_kb 4096
+	wait_for "blocks with a silent host" sim_at_least in_flight_kb 4096 &&
+	memhog -t "$(spill_mib)" &&
+	wait_for "$STALLED_KB KiB with it" sim_at_least in_flight_kb $STALLED_KB
 }
 
 reports_at_least() { # NUMBER
@@ -33,15 +38,23 @@ stalled_for_at_least() { # SECONDS
 }
 
 test_status_says_since_when() {
-	local first second
+	local first second begin least most
 
 	wait_for "a stall of 2 s" stalled_for_at_least 2 || return
+	get_now
+	begin=$now
 	read -r _ first < "$SYSFS/status"
+	get_now
+	least=$now
 	sleep 3
+	get_now
+	least=$((now - least - 1))
 	read -r _ second < "$SYSFS/status"
+	get_now
+	most=$((now - begin + 1))
 	second=$((second - first))
-	if [ $second -lt 2 ] || [ $second -gt 6 ]; then
-		fail "the stall of $first s is $second s longer, 3 s later"
+	if [ $second -lt $least ] || [ $second -gt $most ]; then
+		fail "the stall of $first s is $second s longer, $least to $most s later"
 	fi
 }
 
@@ -51,7 +64,7 @@ test_nothing_is_used_before_the_answer() {
 
 	before=$(get stats/isolated_kb)
 	acked=$(sim_get acked)
-	expect "KiB with the host" "$(sim_get in_flight_kb)" "$before" || return
+	wait_for "what is out to be with the host" all_is_with_the_host || return
 	"$DIR/zerocheck" "$(spare_mib)" || fail "zerocheck: status $?" || return
 	memhog -t $MIB && sleep 1 || return
 
@@ -61,11 +74,14 @@ test_nothing_is_used_before_the_answer() {
 		fail "isolated_kb went from $before to $isolated" || return
 	[ "$isolated" -le "$(get batch_kb)" ] ||
 		fail "$isolated KiB are out with a batch of $(get batch_kb)" || return
-	expect "KiB with the host" "$(sim_get in_flight_kb)" "$isolated" &&
+	wait_for "what is out to be with the host" all_is_with_the_host &&
 	expect "acked requests" "$(sim_get acked)" "$acked" &&
 	expect stalls "$(get stats/stalls)" 1 &&
-	expect isolated_peak_kb "$(get stats/isolated_peak_kb)" \
-		"$(sim_get in_flight_peak_kb)"
+	wait_for "the most that was out to have been with the host" peaks_are_equal
+}
+
+peaks_are_equal() {
+	[ "$(sim_get in_flight_peak_kb)" -eq "$(get stats/isolated_peak_kb)" ]
 }
 
 test_hinting_resumes_by_itself() {
@@ -93,22 +109,20 @@ test_late_by_seconds() {
 test_rmmod_with_a_silent_host() {
 	local held
 
-	fall_silent && wait_for "status stalled" status_is stalled || return
+	take_stock && fall_silent && wait_for "status stalled" status_is stalled || return
 	held=$(sim_get in_flight_kb)
-	seconds unload && took_at_most 5 rmmod && nothing_left &&
-	expect "KiB with the host" "$(sim_get in_flight_kb)" "$held"
+	seconds unload && took_at_most $BOUND rmmod && nothing_left || return
+	sim_at_least in_flight_kb "$held" ||
+		fail "the host has $(sim_get in_flight_kb) KiB, had $held"
 }
 
 test_answer_after_rmmod() {
-	local free held reports
+	local reports
 
-	free=$(free_kb)
-	held=$(sim_get in_flight_kb)
 	reports=$(sim_get reports)
 	set_reporting_delay 100 && sim_answer_all &&
 	wait_for "the host to have nothing" sim_is in_flight_kb 0 &&
-	wait_for "free memory to be $((free + held)) KiB" \
-		free_is_at_least $((free + held)) &&
+	nothing_is_lost &&
 	memhog -t $MIB && wait_for "reports of page reporting" \
 		reports_at_least $((reports + 1)) &&
 	sim_nothing_corrupted
@@ -116,14 +130,12 @@ test_answer_after_rmmod() {
 
 # What a module before has left with the host is not this one's, and comes back.
 test_insmod_while_blocks_are_out() {
-	local held
-
-	load && wait_settled && fall_silent || return
-	held=$(sim_get in_flight_kb)
-	unload && seconds load && took_at_most 5 insmod || return
-	expect isolated_kb "$(get stats/isolated_kb)" "$held" &&
+	load && wait_settled && fall_silent && unload &&
+	seconds load && took_at_most $BOUND insmod &&
+	wait_for "what is out to be with the host" all_is_with_the_host &&
+	wait_for "$STALLED_KB KiB to be out" stat_at_least isolated_kb $STALLED_KB &&
 	sim_answer_all && memhog -t $MIB && wait_settled && sim_nothing_corrupted &&
-	expect "stats/requests" "$(get stats/requests)" "$(get stats/acks)" &&
+	wait_for "an ack for each request" requests_are_acked &&
 	expect "stats/errors" "$(get stats/errors)" 0
 }
 
@@ -133,25 +145,23 @@ insmod_is_busy() {
 
 # Page reporting waits for a host that does not answer.
 busy_while_reporting_waits() { # PARAMETER=VALUE...
-	local free reports
+	local reports
 
 	if loaded; then
 		unload || return
 	fi
-	set_reporting_delay 0 && sim_load mode=now "$@" && memhog -t $MIB &&
-	wait_for "a report" reports_at_least 1 || return
-	free=$(free_kb)
+	take_stock && set_reporting_delay 0 && sim_load mode=now "$@" && memhog -t $MIB &&
+	wait_for "a report" reports_at_least 1 &&
 	sim_set mode never && memhog -t $MIB &&
 	wait_for "a report to a silent host" sim_at_least in_flight_kb 1 &&
-	seconds insmod_is_busy && took_at_most 7 "the failing insmod" && nothing_left || return
+	seconds insmod_is_busy && took_at_most $BOUND "the failing insmod" && nothing_left || return
 
 	# Reporting goes on as before, and the module is loaded once it can be.
 	reports=$(sim_get reports)
 	sim_answer_all && memhog -t $MIB &&
 	wait_for "reports to go on" reports_at_least $((reports + 1)) &&
 	set_reporting_delay 2000 && load && memhog -t $MIB && wait_settled &&
-	wait_for "free memory to be $free KiB" free_is_at_least "$free" &&
-	sim_nothing_corrupted
+	nothing_is_lost && sim_nothing_corrupted
 }
 
 test_insmod_while_reporting_waits() {
@@ -164,20 +174,18 @@ test_insmod_while_synchronous_reporting_waits() {
 
 # The blocks come back untagged, so they are hinted again to the next device.
 test_device_goes_with_blocks() {
-	local free held requests
+	local held requests
 
-	load_with_sim mode=now && wait_settled || return
-	free=$(free_kb)
-	fall_silent || return
+	load_with_sim mode=now && take_stock && fall_silent || return
 	held=$(sim_get in_flight_kb)
 	requests=$(sim_get submitted)
-	seconds sim_unload && took_at_most 5 "the removal of the device" &&
+	seconds sim_unload && took_at_most $BOUND "the removal of the device" &&
 	wait_for "status no-queue" status_is no-queue &&
 	expect isolated_kb "$(get stats/isolated_kb)" 0 &&
-	wait_for "free memory to be $free KiB" free_is_at_least "$free" &&
-	expect "stats/requests" "$(get stats/requests)" "$requests" &&
+	nothing_is_lost &&
+	stat_at_least requests "$requests" &&
 	expect "stats/errors and acks" $(($(get stats/errors) + $(get stats/acks))) \
-		"$requests" || return
+		"$(get stats/requests)" || return
 	[ "$(get stats/backlog_kb)" -ge "$held" ] ||
 		fail "a backlog of $(get stats/backlog_kb) KiB after $held KiB came back" ||
 		return
@@ -188,12 +196,9 @@ test_device_goes_with_blocks() {
 
 # Neither the module nor page reporting has the device when it goes.
 test_device_goes_after_rmmod() {
-	local free
-
-	free=$(free_kb)
-	fall_silent && unload && seconds sim_unload &&
-	took_at_most 5 "the removal of the device" &&
-	wait_for "free memory to be $free KiB" free_is_at_least "$free" &&
+	take_stock && fall_silent && unload && seconds sim_unload &&
+	took_at_most $BOUND "the removal of the device" &&
+	nothing_is_lost &&
 	load && sim_load mode=now && wait_settled && sim_nothing_corrupted
 }
 

@@ -29,10 +29,9 @@ log_says() { # TEXT
 # What the host has when it lies is several requests, so that those behind the
 # lie are concerned too.
 lies() { # MODE TEXT
-	local free hinted
+	local hinted
 
-	free=$(free_kb)
-	load_fresh && wait_settled && stall_several || return
+	load_fresh && take_stock && stall || return
 	hinted=$(get stats/hinted_kb)
 	sim_host "$1" && wait_for "the kernel to say '$2'" log_says "$2" &&
 	lists_are_right || return
@@ -43,7 +42,7 @@ lies() { # MODE TEXT
 		fail "a broken queue was used" || return
 	sim_host now && unbind "$device" || return
 	expect isolated_kb "$(get stats/isolated_kb)" 0 && lists_are_right &&
-	wait_for "free memory to be $free KiB again" free_is_at_least "$free" &&
+	nothing_is_lost &&
 	bind "$device" && hints && no_faults
 }
 
@@ -56,13 +55,9 @@ test_id_out_of_range() {
 }
 
 test_rmmod_with_a_broken_queue() {
-	local free
-
-	free=$(free_kb)
-	sim_host badid && memhog -t $MIB &&
+	take_stock && sim_host badid && memhog -t $MIB &&
 	wait_for "an answer" host_has_at_least answered 1 &&
-	wait_for "status stalled" is_stalled && unload && unplug &&
-	wait_for "free memory to be $free KiB again" free_is_at_least "$free"
+	wait_for "status stalled" is_stalled && unload && unplug && nothing_is_lost
 }
 
 run_tests \
