@@ -251,6 +251,7 @@ check_soak() {
 	made release "the release kernel is built" scripts/build-kernel.sh release || return 0
 	made release_module "the release module is built" scripts/build-module.sh release || return 0
 	have_lab || return 0
+	made release_tests "the release test modules are built" scripts/build-test-modules.sh release || return 0
 	export PAGE_HINTING_SOAK=1
 	guest soak "$release" "$release_module" all --timeout 3600
 	unset PAGE_HINTING_SOAK

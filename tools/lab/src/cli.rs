@@ -134,6 +134,9 @@ pub struct TestArgs {
     /// Longest time for a boot and for each test, in seconds
     #[arg(long, value_name = "S", default_value_t = 300, value_parser = value_parser!(u64).range(1..=3600))]
     pub timeout: u64,
+    /// Scenarios that run at a time; 2 if there are processors and memory for it
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=64))]
+    pub jobs: Option<u32>,
     /// Directory for the logs
     #[arg(long, value_name = "DIR", default_value = "out/test")]
     pub out: PathBuf,

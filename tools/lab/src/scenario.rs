@@ -22,6 +22,30 @@ pub struct Scenario {
     pub hardware: Hardware,
     /// Whether "all" includes it.
     pub in_all: InAll,
+    /// About how long it takes in the debug guest: those that take longest begin first.
+    pub seconds: u32,
+}
+
+impl Scenario {
+    /// Memory in MiB of its guest, where most have `usual`.
+    pub fn mem_mib(&self, usual: u64, is_debug: bool) -> u64 {
+        match self.mem_mib {
+            Some(mib) if is_debug => mib + DEBUG_MIB,
+            Some(mib) => mib,
+            None => usual,
+        }
+    }
+
+    /// What the host needs for it, in MiB.
+    pub fn size_mib(&self, usual: u64, is_debug: bool) -> u64 {
+        /// QEMU's own, the initramfs and what TCG translates among it.
+        const QEMU_MIB: u64 = 768;
+        let memory = match self.hardware.nodes {
+            [] => self.mem_mib(usual, is_debug),
+            nodes => nodes.iter().sum(),
+        };
+        memory + self.hardware.hotplug_mib + self.hardware.disk_mib + QEMU_MIB
+    }
 }
 
 /// Whether "all" includes a scenario.
@@ -50,6 +74,7 @@ const PLAIN: Scenario = Scenario {
     mem_mib: None,
     hardware: Hardware::PLAIN,
     in_all: InAll::Yes,
+    seconds: 20,
 };
 
 /// What sleep, hot-unplug and restarts need: a balloon that can be unplugged, a disk
@@ -74,6 +99,7 @@ const NUMA: Hardware = Hardware {
 pub const SCENARIOS: [Scenario; 15] = [
     Scenario {
         name: "balloon",
+        seconds: 450,
         ..PLAIN
     },
     Scenario {
@@ -107,11 +133,13 @@ pub const SCENARIOS: [Scenario; 15] = [
         name: "numa",
         kernel_args: "cma=64M",
         hardware: NUMA,
+        seconds: 200,
         ..PLAIN
     },
     Scenario {
         name: "poison",
         kernel_args: "page_poison=1",
+        seconds: 70,
         in_all: InAll::Debug,
         ..PLAIN
     },
@@ -124,23 +152,27 @@ pub const SCENARIOS: [Scenario; 15] = [
         kernel_args: "resume=/dev/vda no_console_suspend",
         mem_mib: Some(1024),
         hardware: POWER,
+        seconds: 350,
         ..PLAIN
     },
     // What is hinted is a test module's own device.
     Scenario {
         name: "sim",
+        seconds: 480,
         devices: &[],
         kernel_args: "cma=64M",
         ..PLAIN
     },
     Scenario {
         name: "sim-small",
+        seconds: 40,
         devices: &[],
         mem_mib: Some(128),
         ..PLAIN
     },
     Scenario {
         name: "sim-poison",
+        seconds: 150,
         devices: &[],
         kernel_args: "page_poison=1",
         in_all: InAll::Debug,
@@ -148,13 +180,20 @@ pub const SCENARIOS: [Scenario; 15] = [
     },
     Scenario {
         name: "sim-init",
+        seconds: 150,
         devices: &[],
         kernel_args: "init_on_free=1",
         ..PLAIN
     },
     Scenario {
         name: "vsim",
+        seconds: 420,
         devices: &[],
+        // It sleeps, too.
+        hardware: Hardware {
+            serial: true,
+            ..Hardware::PLAIN
+        },
         ..PLAIN
     },
     Scenario {

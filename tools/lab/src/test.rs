@@ -8,12 +8,18 @@ use crate::interrupt::Interrupted;
 use crate::ktap::{self, Outcome, Report};
 use crate::port::{Event, Silence};
 use crate::qemu::{Accel, Config, Console, Guest, Said, Threads, is_complaint};
-use crate::scenario::{self, DEBUG_MIB, KUNIT, Scenario};
+use crate::scenario::{self, KUNIT, Scenario};
 use crate::versions::Module;
 use anyhow::{Context, Error, Result, ensure};
+use procfs::{Current, Meminfo};
+use std::cmp::Reverse;
 use std::fs::{self, File};
 use std::io::Write;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Lines of a test's output that are shown when it failed.
@@ -24,7 +30,7 @@ pub fn run(args: &TestArgs) -> Result<bool> {
     args.validate()?;
     let module = Module::read(&args.module)?;
     let lists = scenario::read_lists(&args.selftests)?;
-    let scenarios = scenario::select(&args.scenario, &lists, module.has_kunit)?;
+    let mut scenarios = scenario::select(&args.scenario, &lists, module.has_kunit)?;
     let initramfs = initramfs::build(&Content {
         busybox: &args.guest.busybox,
         module: Some(&args.module),
@@ -33,16 +39,29 @@ pub fn run(args: &TestArgs) -> Result<bool> {
     fs::create_dir_all(&args.out)
         .with_context(|| format!("cannot make the directory {}", args.out.display()))?;
 
-    let mut tally = Tally::default();
+    let jobs = args.jobs.map_or_else(
+        || {
+            let sizes = scenarios
+                .iter()
+                .map(|scenario| scenario.size_mib(args.mem, module.has_kunit));
+            usual_jobs(sizes.max().unwrap_or(0))
+        },
+        |jobs| jobs as usize,
+    );
+    if jobs > 1 {
+        scenarios.sort_by_key(|scenario| Reverse(scenario.seconds));
+    }
+    let tally = Tally::default();
     println!("KTAP version 1");
-    for scenario in scenarios {
+    println!("# guests at a time: {jobs}");
+    side_by_side(jobs, &scenarios, |scenario| {
         let tests = match lists.get(scenario.name) {
             _ if scenario.name == KUNIT => vec![KUNIT.to_owned()],
             Some(tests) => tests.clone(),
             None => {
                 let problem = "no selftest is listed for this scenario".to_owned();
                 tally.problem(&format!("{}/{}", args.name, scenario.name), problem);
-                continue;
+                return Ok(());
             }
         };
         let disk = match scenario.hardware.disk_mib {
@@ -57,19 +76,63 @@ pub fn run(args: &TestArgs) -> Result<bool> {
             disk,
             boots: 0,
         };
-        runner.run(&tests, &mut tally)?;
-    }
-    println!("1..{}", tally.number);
+        runner.run(&tests, &tally)
+    })?;
+    let counts = tally.counts();
+    println!("1..{}", counts.number);
     println!(
         "{} passed, {} failed, {} skipped",
-        tally.passed, tally.failed, tally.skipped
+        counts.passed, counts.failed, counts.skipped
     );
-    Ok(tally.is_success())
+    Ok(counts.is_success())
 }
 
-/// Counts and prints test points.
+/// How many guests of a size run at a time, if nobody says: a second one where there is a
+/// processor and memory for it. What an emulated guest executes takes one processor.
+fn usual_jobs(size_mib: u64) -> usize {
+    let processors = thread::available_parallelism().map_or(1, |n| n.get());
+    let available = Meminfo::current().ok().and_then(|info| info.mem_available);
+    jobs_for(processors, available.unwrap_or(0) >> 20, size_mib)
+}
+
+fn jobs_for(processors: usize, available_mib: u64, size_mib: u64) -> usize {
+    if processors >= 2 && available_mib >= 2 * size_mib {
+        2
+    } else {
+        1
+    }
+}
+
+/// Does the job for each item, `jobs` of them at a time, begun in their order. After an
+/// error no other is begun; it is returned when those that run have ended.
+fn side_by_side<T: Sync>(
+    jobs: usize,
+    items: &[T],
+    job: impl Fn(&T) -> Result<()> + Sync,
+) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<()> {
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            job(item).inspect_err(|_| next.store(items.len(), Ordering::Relaxed))?;
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+        let ended: Vec<_> = workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect();
+        ended.into_iter().collect()
+    })
+}
+
+/// Counts and prints test points, for all scenarios together.
 #[derive(Debug, Default)]
-struct Tally {
+struct Tally(Mutex<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
     number: usize,
     passed: usize,
     failed: usize,
@@ -77,44 +140,58 @@ struct Tally {
 }
 
 impl Tally {
-    fn point(&mut self, name: &str, outcome: &Outcome, notes: &[String]) {
-        self.number += 1;
-        let number = self.number;
-        match outcome {
-            Outcome::Pass => {
-                self.passed += 1;
-                println!("ok {number} {name}");
-            }
-            Outcome::Skip(reason) => {
-                self.skipped += 1;
-                println!("ok {number} {name} # SKIP {reason}");
-            }
-            Outcome::Fail => {
-                self.failed += 1;
-                if notes.len() > OUTPUT_LINES {
-                    println!("# ... (the rest is in the logs)");
-                }
-                let last = &notes[notes.len().saturating_sub(OUTPUT_LINES)..];
-                for line in last.iter().flat_map(|note| note.lines()) {
-                    println!("# {line}");
-                }
-                println!("not ok {number} {name}");
-            }
-        }
+    fn point(&self, name: &str, outcome: &Outcome, notes: &[String]) {
+        let mut counts = self.counts();
+        // In one piece, so that nothing of another scenario gets in between.
+        print!("{}", counts.point(name, outcome, notes));
     }
 
-    fn problem(&mut self, name: &str, text: String) {
+    fn problem(&self, name: &str, text: String) {
         self.point(name, &Outcome::Fail, &[text]);
     }
 
     /// The points of a test program of this name.
-    fn report(&mut self, name: &str, report: &Report) {
+    fn report(&self, name: &str, report: &Report) {
         for point in &report.points {
             let name = format!("{name} {}", point.name);
             self.point(name.trim_end(), &point.outcome, &point.notes);
         }
         for problem in &report.problems {
             self.problem(name, problem.clone());
+        }
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Counts {
+    /// Counts a test point; returns its lines.
+    fn point(&mut self, name: &str, outcome: &Outcome, notes: &[String]) -> String {
+        self.number += 1;
+        let number = self.number;
+        match outcome {
+            Outcome::Pass => {
+                self.passed += 1;
+                format!("ok {number} {name}\n")
+            }
+            Outcome::Skip(reason) => {
+                self.skipped += 1;
+                format!("ok {number} {name} # SKIP {reason}\n")
+            }
+            Outcome::Fail => {
+                self.failed += 1;
+                let mut text = String::new();
+                if notes.len() > OUTPUT_LINES {
+                    text += "# ... (the rest is in the logs)\n";
+                }
+                let last = &notes[notes.len().saturating_sub(OUTPUT_LINES)..];
+                for line in last.iter().flat_map(|note| note.lines()) {
+                    text += &format!("# {line}\n");
+                }
+                text + &format!("not ok {number} {name}\n")
+            }
         }
     }
 
@@ -138,7 +215,7 @@ struct Runner<'a> {
 
 impl Runner<'_> {
     /// All tests in one guest, or after a hang or crash the rest in a fresh one.
-    fn run(&mut self, tests: &[String], tally: &mut Tally) -> Result<()> {
+    fn run(&mut self, tests: &[String], tally: &Tally) -> Result<()> {
         let output = self.file("tap");
         let mut output =
             File::create(&output).with_context(|| format!("cannot write {}", output.display()))?;
@@ -206,11 +283,7 @@ impl Runner<'_> {
         };
         Guest::start(&Config {
             args: &self.args.guest,
-            mem_mib: match self.scenario.mem_mib {
-                Some(mib) if self.is_debug => mib + DEBUG_MIB,
-                Some(mib) => mib,
-                None => self.args.mem,
-            },
+            mem_mib: self.scenario.mem_mib(self.args.mem, self.is_debug),
             hardware: self.scenario.hardware,
             job: "agent",
             devices: self.scenario.devices,
@@ -369,15 +442,85 @@ mod tests {
 
     #[test]
     fn nothing_run_is_no_success() {
-        let mut tally = Tally::default();
-        assert!(!tally.is_success());
+        let tally = Tally::default();
+        assert!(!tally.counts().is_success());
         tally.report("a", &judge(4, []));
-        assert!(!tally.is_success());
+        assert!(!tally.counts().is_success());
         tally.report("a", &judge(0, ["1..1", "ok 1 a"]));
-        assert!(tally.is_success());
+        assert!(tally.counts().is_success());
         tally.report("a", &judge(1, ["1..1", "ok 1 a"]));
-        assert!(!tally.is_success());
-        assert_eq!((tally.passed, tally.failed, tally.skipped), (2, 1, 1));
+        let counts = tally.counts();
+        assert!(!counts.is_success());
+        assert_eq!((counts.passed, counts.failed, counts.skipped), (2, 1, 1));
+    }
+
+    #[test]
+    fn a_point_is_numbered_and_has_its_notes() {
+        let mut counts = Counts::default();
+        assert_eq!(counts.point("a", &Outcome::Pass, &[]), "ok 1 a\n");
+        let notes = ["one\ntwo".to_owned()];
+        assert_eq!(
+            counts.point("b", &Outcome::Fail, &notes),
+            "# one\n# two\nnot ok 2 b\n"
+        );
+        let skip = Outcome::Skip("why".to_owned());
+        assert_eq!(counts.point("c", &skip, &[]), "ok 3 c # SKIP why\n");
+    }
+
+    #[test]
+    fn all_jobs_are_done_so_many_at_a_time() {
+        let items: Vec<usize> = (0..20).collect();
+        for jobs in [1, 3, 30] {
+            let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            let begun = Mutex::new(Vec::new());
+            side_by_side(jobs, &items, |&item| {
+                most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                begun.lock().unwrap().push(item);
+                thread::sleep(Duration::from_millis(2));
+                running.fetch_sub(1, Ordering::SeqCst);
+                Ok(())
+            })
+            .unwrap();
+            let mut begun = begun.into_inner().unwrap();
+            if jobs == 1 {
+                assert_eq!(begun, items);
+            }
+            begun.sort_unstable();
+            assert_eq!(begun, items);
+            assert!(most.into_inner() <= jobs);
+        }
+    }
+
+    /// Two jobs that wait for each other.
+    #[test]
+    fn two_jobs_run_together() {
+        let barrier = std::sync::Barrier::new(2);
+        side_by_side(2, &[(), ()], |()| {
+            barrier.wait();
+            Ok(())
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn after_an_error_no_other_job_is_begun() {
+        let begun = AtomicUsize::new(0);
+        let error = side_by_side(1, &[0, 1, 2], |&item| {
+            begun.fetch_add(1, Ordering::Relaxed);
+            ensure!(item < 1, Interrupted);
+            Ok(())
+        })
+        .unwrap_err();
+        assert!(error.is::<Interrupted>());
+        assert_eq!(begun.into_inner(), 2);
+    }
+
+    #[test]
+    fn a_second_guest_needs_a_processor_and_memory() {
+        assert_eq!(jobs_for(1, 1 << 20, 4096), 1);
+        assert_eq!(jobs_for(2, 8191, 4096), 1);
+        assert_eq!(jobs_for(2, 8192, 4096), 2);
+        assert_eq!(jobs_for(64, 1 << 20, 4096), 2);
     }
 
     #[test]

@@ -134,3 +134,51 @@ fn a_qemu_that_is_too_old_or_missing_is_refused() {
     let text = stderr(&output);
     assert!(text.contains("apt-get install qemu-system-x86"), "{text}");
 }
+
+/// `lab test` with two guests at a time, and the pids of both of its QEMUs.
+fn start_two(dir: &Path) -> (Child, Vec<i32>) {
+    let selftests = dir.join("selftests");
+    fs::create_dir(&selftests).unwrap();
+    fs::write(selftests.join("scenarios"), "balloon: a.sh\nshuffle: a.sh").unwrap();
+    fs::write(selftests.join("a.sh"), "").unwrap();
+    fs::set_permissions(selftests.join("a.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(dir.join("m.ko"), "vermagic=7.3.4 \0").unwrap();
+
+    let child = Command::new(env!("CARGO_BIN_EXE_lab"))
+        .args([
+            "test", "--jobs", "2", "--kernel", "bzImage", "--module", "m.ko",
+        ])
+        .args(["--selftests", "selftests", "--out", "out"])
+        .args(["--busybox", "./busybox", "--qemu", "./qemu"])
+        .current_dir(dir)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let end = Instant::now() + LIMIT;
+    let mut pids = Vec::new();
+    while pids.len() < 2 && Instant::now() < end {
+        sleep(Duration::from_millis(10));
+        let text = fs::read_to_string(dir.join("pids")).unwrap_or_default();
+        pids = text.lines().flat_map(str::parse).collect();
+    }
+    assert_eq!(pids.len(), 2, "QEMUs were started");
+    (child, pids)
+}
+
+#[test]
+fn two_guests_end_with_the_lab() {
+    for signal in [Signal::SIGINT, Signal::SIGKILL] {
+        let (dir, _guard) = scene(&SILENT.replace("exec", "echo $$ >> \"${0%/*}/pids\"\nexec"));
+        let (child, pids) = start_two(dir.path());
+        kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+        let output = child.wait_with_output().unwrap();
+        if signal == Signal::SIGINT {
+            assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+            assert!(!String::from_utf8_lossy(&output.stdout).contains("not ok"));
+        }
+        for pid in pids {
+            assert!(is_gone_soon(pid));
+        }
+    }
+}
