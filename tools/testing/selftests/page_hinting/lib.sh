@@ -645,6 +645,27 @@ sim_contig() { # FIRST NUMBER [MS]: see contig in page_hinting_sim.c
 	"$DIR/sysfs_write" $SIM/contig "$*"
 }
 
+# Pages of an order-10 block.
+BLOCK=1024
+
+# No more than one such block is out at a time.
+one_block_at_a_time() {
+	load_with_sim mode=now && wait_settled && set_knob min_order 10 &&
+	set_knob batch_kb $((BLOCK * 4))
+}
+
+# Then the host, which is silent, has one block. Sets $block to its first page.
+# What is submitted later is answered at once.
+hold_range() {
+	local count
+
+	sim_answer_all && wait_settled && sim_set mode never && memhog -t 16 &&
+	wait_for "a block with the host" sim_is in_flight_kb $((BLOCK * 4)) || return
+	# shellcheck disable=SC2034 # for who calls
+	read -r block count < $SIM/held
+	expect "pages with the host" "$count" $BLOCK && sim_set mode now
+}
+
 # From now on the host answers at once, and what it has as well.
 sim_answer_all() {
 	sim_set mode now && echo 0 > $SIM/release

@@ -7,9 +7,7 @@
 
 . "$(dirname "$0")/lib.sh"
 
-# An order-10 block, in pages.
-BLOCK=1024
-HALF=512
+HALF=$((BLOCK / 2))
 MEMORY=/sys/devices/system/memory
 HWPOISON=/sys/kernel/debug/hwpoison
 
@@ -31,16 +29,12 @@ in_cma() { # FIRST NUMBER
 	return 1
 }
 
-# The host, which is silent, has one order-10 block and nothing else. Sets
-# $block to its first page. What is submitted later is answered.
+# An order-10 block of no CMA area, which alloc_contig_range() would refuse.
 hold_block() {
-	local tries=0 count
+	local tries=0
 
 	while [ $tries -lt $TRIES ]; do
-		sim_answer_all && wait_settled && sim_set mode never && memhog -t 16 &&
-		wait_for "a block with the host" sim_is in_flight_kb $((BLOCK * 4)) || return
-		read -r block count < $SIM/held
-		expect "pages with the host" "$count" $BLOCK && sim_set mode now || return
+		hold_range || return
 		in_cma "$block" $BLOCK || return 0
 		tries=$((tries + 1))
 	done
@@ -69,11 +63,6 @@ comes_back() {
 	lists_are_right
 }
 
-one_block_at_a_time() {
-	load_with_sim mode=now && wait_settled && set_knob min_order 10 &&
-	set_knob batch_kb $((BLOCK * 4))
-}
-
 refused() { # FIRST NUMBER
 	expect "allocating pages that are in flight" "$(sim_contig "$1" "$2")" EBUSY
 }
@@ -82,7 +71,7 @@ refused() { # FIRST NUMBER
 # changes, and back.
 test_contig_with_a_silent_host() {
 	one_block_at_a_time && hold_block || return
-	seconds refused "$block" $BLOCK && took_at_most 10 "alloc_contig_range()" &&
+	within 10 refused "$block" $BLOCK &&
 	refused "$block" $HALF && refused $((block + HALF)) $HALF &&
 	is_still_held && comes_back
 }
@@ -180,8 +169,7 @@ is_online() {
 test_offline_with_a_silent_host() {
 	load_with_sim mode=now && set_knob min_order 9 && wait_settled &&
 	find_memory && online_with_a_silent_host || return
-	seconds offline_is EBUSY && took_at_most 15 "offlining memory" &&
-	held_in_memory && is_online &&
+	within 15 offline_is EBUSY && held_in_memory && is_online &&
 	expect "pageblocks of type Isolate" "$(pageblocks Isolate)" 0 &&
 	memhog -t 256 && held_in_memory && sim_answer_all && wait_settled &&
 	lists_are_right
@@ -228,7 +216,7 @@ corrupted_kb() {
 poison_page() {
 	page=$((block + HALF + 5))
 	"$DIR/sysfs_write" $HWPOISON/corrupt-pfn $page > /dev/null
-	count_flags $page 1 && expect "the page, poisoned" "$hwpoison" 1 &&
+	count_flags "$page" 1 && expect "the page, poisoned" "$hwpoison" 1 &&
 	expect HardwareCorrupted "$(corrupted_kb)" 4
 }
 
@@ -241,15 +229,15 @@ is_back_without_the_page() {
 }
 
 page_stays_off() {
-	count_flags $page 1 && expect "the page, poisoned" "$hwpoison" 1 &&
+	count_flags "$page" 1 && expect "the page, poisoned" "$hwpoison" 1 &&
 	expect "the page, free" "$buddy" 0 &&
 	expect HardwareCorrupted "$(corrupted_kb)" 4
 }
 
 unpoison() {
-	expect "unpoisoning" "$("$DIR/sysfs_write" $HWPOISON/unpoison-pfn $page)" ok &&
+	expect "unpoisoning" "$("$DIR/sysfs_write" $HWPOISON/unpoison-pfn "$page")" ok &&
 	expect HardwareCorrupted "$(corrupted_kb)" 0 &&
-	count_flags $page 1 && expect "the page, poisoned" "$hwpoison" 0
+	count_flags "$page" 1 && expect "the page, poisoned" "$hwpoison" 0
 }
 
 test_poisoned_page() {
