@@ -8,7 +8,8 @@
 . "$(dirname "$0")/lib.sh"
 
 # Seconds for each order, and how much memory each of the programs uses.
-SECONDS_EACH=${PAGE_HINTING_STRESS_SECONDS:-3}
+SECONDS_EACH=3
+[ "$PAGE_HINTING_SOAK" != 1 ] || SECONDS_EACH=60
 MIB=48
 wrong=/tmp/sim_stress.$$
 

@@ -5,6 +5,10 @@
 
 . "$(dirname "$0")/lib.sh"
 
+# How many times as many rounds.
+MORE=1
+[ "$PAGE_HINTING_SOAK" != 1 ] || MORE=20
+
 churn() { # ARGUMENT...
 	while :; do
 		"$DIR/memhog" "$@"
@@ -52,7 +56,7 @@ test_unload_under_churn() {
 	take_stock || return
 	churn -t 128
 	churn -T 16
-	load_and_unload 12 || ret=$?
+	load_and_unload $((12 * MORE)) || ret=$?
 	stop_churn && [ $ret -eq 0 ] && nothing_is_lost
 }
 
@@ -62,7 +66,7 @@ test_unload_at_low_orders() {
 	take_stock || return
 	churn -t 64
 	churn -T 16
-	load_and_unload 8 high_watermark_kb=64 min_order=0 || ret=$?
+	load_and_unload $((8 * MORE)) high_watermark_kb=64 min_order=0 || ret=$?
 	stop_churn && [ $ret -eq 0 ] && nothing_is_lost
 }
 
