@@ -133,7 +133,7 @@ pub const SCENARIOS: [Scenario; 15] = [
         name: "numa",
         kernel_args: "cma=64M",
         hardware: NUMA,
-        seconds: 200,
+        seconds: 100,
         ..PLAIN
     },
     Scenario {

@@ -480,8 +480,7 @@ drop_caches() {
 # shellcheck disable=SC2016 # it is for awk
 COUNTS='
 	FNR == 1 { file++ }
-	file == 1 && /^Number of blocks/ { blocks = 1 }
-	file == 1 && !blocks && /^Node.*type/ {
+	file == 1 && /^Node.*type/ {
 		gsub(",", "")
 		for (i = 7; i <= NF; i++)
 			listed[$2 " " $4, i - 7] += $i
@@ -532,6 +531,7 @@ pageblocks() { # TYPE
 					column = i
 			next
 		}
+		/^Node.*type/ { column = 0 }
 		column && /^Node/ { n += $column }
 		END { print n + 0 }' /proc/pagetypeinfo
 }
