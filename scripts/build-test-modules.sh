@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# build-test-modules.sh [release|debug] [MAKE-ARGUMENT...]
+# build-test-modules.sh [release|debug|base] [MAKE-ARGUMENT...]
 #
 # Builds the selftests' own modules, each directory there that has a Kbuild, for
 # a guest kernel, out of source in out/test-modules/VARIANT, and puts them among
@@ -30,6 +30,8 @@ lock "$out/lock"
 for kbuild in "$root"/tools/testing/selftests/page_hinting/*/Kbuild; do
 	source=$(dirname "$kbuild")
 	name=$(basename "$source")
+	# What needs the series cannot be built for the kernel without it.
+	[ "$variant" != base ] || ! grep -qs '<linux/page_hinting.h>' "$source"/*.c || continue
 	make_dir "$out/$name"
 	progress "$log" '^  [A-Z]' "the $variant test module $name" \
 		make -C "$build" M="$source" MO="$out/$name" LLVM="$llvm" -j"$jobs" "$@" modules || {

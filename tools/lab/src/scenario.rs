@@ -96,7 +96,7 @@ const NUMA: Hardware = Hardware {
 };
 
 /// All there are. Which selftests each runs stands in their file "scenarios".
-pub const SCENARIOS: [Scenario; 15] = [
+pub const SCENARIOS: [Scenario; 17] = [
     Scenario {
         name: "balloon",
         seconds: 450,
@@ -125,6 +125,22 @@ pub const SCENARIOS: [Scenario; 15] = [
     // Without a test that fills the log of a guest: both kernels run it.
     Scenario {
         name: "figures",
+        mem_mib: Some(1024),
+        in_all: InAll::No,
+        ..PLAIN
+    },
+    // Both kernels run it, without a host but the simulated one.
+    Scenario {
+        name: "rehint",
+        devices: &[],
+        in_all: InAll::No,
+        ..PLAIN
+    },
+    // For tools that read dumps: both kernels run it, with nothing reported from boot on.
+    Scenario {
+        name: "dump",
+        devices: &[BALLOON, "vmcoreinfo"],
+        kernel_args: "page_reporting.page_reporting_delay_ms=100000000",
         mem_mib: Some(1024),
         in_all: InAll::No,
         ..PLAIN

@@ -19,6 +19,9 @@
  *   delay_ms  see there
  *   scribble  overwrite blocks while the host has them, and fill them with
  *             zeros, or what the guest poisons free pages with, at the answer
+ *   watch     at load only: mark each page at the answer, and count as "again"
+ *             those which come again with the mark in place: they were free all
+ *             the while. Not for a guest whose free pages must hold something
  *   event_idx whether to offer VIRTIO_RING_F_EVENT_IDX; from the next probe on
  *
  * Counters are in debugfs, in page_hinting_virtio_sim/: see stat_names. "faults"
@@ -62,7 +65,7 @@ static const char * const mode_names[] = {
 };
 
 enum sim_stat {
-	NOTIFIES, REQUESTS, RANGES, PAGES, ANSWERED, FORGOTTEN, IN_FLIGHT, PEAK,
+	NOTIFIES, REQUESTS, RANGES, PAGES, AGAIN, ANSWERED, FORGOTTEN, IN_FLIGHT, PEAK,
 	INTERRUPTS, RESETS, FREEZES, RESTORES, FAULTS, NR_STATS
 };
 
@@ -71,6 +74,7 @@ static const char * const stat_names[] = {
 	[REQUESTS]   = "requests",	/* chains of it that the host took */
 	[RANGES]     = "ranges",	/* descriptors of these */
 	[PAGES]      = "pages",		/* and what they cover */
+	[AGAIN]      = "again",		/* of that, what nobody has used since */
 	[ANSWERED]   = "answered",	/* requests */
 	[FORGOTTEN]  = "forgotten",	/* requests the host had at a reset */
 	[IN_FLIGHT]  = "in_flight",	/* requests the host has now */
@@ -165,6 +169,10 @@ static bool scribble;
 module_param(scribble, bool, 0644);
 MODULE_PARM_DESC(scribble, "overwrite what the host has");
 
+static bool watch;
+module_param(watch, bool, 0444);
+MODULE_PARM_DESC(watch, "count the pages that come again unused");
+
 static bool event_idx = true;
 module_param(event_idx, bool, 0644);
 MODULE_PARM_DESC(event_idx, "offer VIRTIO_RING_F_EVENT_IDX");
@@ -209,6 +217,21 @@ static u64 clean(struct host *host)
 	return poison << 32 | poison;
 }
 
+static u64 mark(struct page *page)
+{
+	return 0xfeedfacef00dfaceULL ^ page_to_pfn(page);
+}
+
+static noinline __no_sanitize_address bool is_marked(struct page *page)
+{
+	return READ_ONCE_NOCHECK(*(u64 *)page_address(page)) == mark(page);
+}
+
+static noinline __no_sanitize_address void set_mark(struct page *page)
+{
+	WRITE_ONCE(*(u64 *)page_address(page), mark(page));
+}
+
 #define for_each_page_of(req, page)					\
 	for (unsigned int _r = 0; _r < (req)->nr_ranges; _r++)		\
 		for (struct page *page = pfn_to_page(PHYS_PFN((req)->ranges[_r].addr)), \
@@ -217,6 +240,11 @@ static u64 clean(struct host *host)
 
 static void take(struct host *host, struct request *req)
 {
+	if (watch) {
+		for_each_page_of(req, page)
+			if (is_marked(page))
+				stat_add(host, AGAIN, 1);
+	}
 	req->scribbled = READ_ONCE(scribble);
 	if (!req->scribbled)
 		return;
@@ -391,6 +419,10 @@ static void answer(struct host *host, struct queue *q, struct request *req, enum
 	u16 old = q->used;
 
 	end_request(host, req, "answer");
+	if (watch) {
+		for_each_page_of(req, page)
+			set_mark(page);
+	}
 	if (how == BADID)
 		put_used(q, q->vring.num + 5);
 	put_used(q, req - host->requests);
@@ -733,8 +765,13 @@ static struct platform_device *sim_device;
 
 static int __init sim_init(void)
 {
-	int err = platform_driver_register(&sim_driver);
+	int err;
 
+	/* Who gets such a page expects zeros in it, or the poison. */
+	if (watch && (want_init_on_free() || page_poisoning_enabled_static()))
+		return -EINVAL;
+
+	err = platform_driver_register(&sim_driver);
 	if (err)
 		return err;
 	sim_device = platform_device_register_simple(KBUILD_MODNAME, PLATFORM_DEVID_NONE,

@@ -1,0 +1,105 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# beside-upstream.sh rehint|dump
+#
+# Measures the series beside the kernel without it, and prints what came out:
+#
+#   rehint:  how much is hinted again, of what nobody used since it was hinted
+#   dump:    what makedumpfile makes of a guest's memory, dumped by QEMU
+#
+# Makes the release kernel and the same without the series, and boots each.
+
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+cd "$root"
+scenario=${1:-}
+case $scenario in
+rehint) ;;
+dump) command -v makedumpfile >/dev/null ||
+	die "there is no makedumpfile" "apt-get install --no-install-recommends makedumpfile" ;;
+*) die "no such measurement: $scenario" "usage: scripts/beside-upstream.sh rehint|dump" ;;
+esac
+out=$root/out/$scenario
+
+built=$(mktemp)
+at_exit "rm -f $built"
+
+"$root/scripts/setup.sh"
+export PAGE_HINTING_SET_UP=1
+use_toolchain
+run "$root/scripts/build-lab.sh"
+run "$root/scripts/build-module.sh" release >"$built"
+module=$(cat "$built")
+
+# measure VARIANT: boots its kernel with the scenario, what is said is in $out.
+measure() {
+	local build
+	run "$root/scripts/build-kernel.sh" "$1" >"$built"
+	build=$(cat "$built")
+	run "$root/scripts/build-test-modules.sh" "$1" >/dev/null
+	run "$root/out/lab" test --kernel "$build/arch/x86/boot/bzImage" --module "$module" \
+		--selftests "$root/out/selftests" --name "$1" --scenario "$scenario" --out "$out"
+}
+
+# QEMU before 8.0 puts the section headers of an ELF dump between the file's header
+# and the program headers, where makedumpfile does not look for these; there is
+# only a section for what the file's header says anyway.
+put_program_headers_first() {
+	python3 - "$1" <<-'END'
+		import struct, sys
+		with open(sys.argv[1], 'r+b') as f:
+		    head = bytearray(f.read(64))
+		    phoff, = struct.unpack_from('<Q', head, 32)
+		    size, count = struct.unpack_from('<HH', head, 54)
+		    if phoff != 64:
+		        f.seek(phoff)
+		        programs = f.read(size * count)
+		        struct.pack_into('<QQ', head, 32, 64, 0)
+		        struct.pack_into('<HHH', head, 58, 0, 0, 0)
+		        f.seek(0)
+		        f.write(head + programs)
+	END
+}
+
+# pages LOG WHAT: how many pages makedumpfile says it left out, or nothing.
+pages() {
+	sed -nE "s/^ *$2 *: 0x([0-9a-f]+)$/\\1/p" "$1" | head -n 1
+}
+
+# filter ELF: what each level leaves out.
+filter() {
+	local level log=$out/makedumpfile.log zero free
+	put_program_headers_first "$1"
+	for level in 1 16 17 31; do
+		rm -f "$out/filtered"
+		run makedumpfile -c -d "$level" --message-level 31 "$1" "$out/filtered" >"$log" 2>&1 || {
+			cat "$log" >&2
+			die "makedumpfile cannot read $1"
+		}
+		zero=$(pages "$log" 'Pages filled with zero')
+		free=$(pages "$log" 'Free pages')
+		[ -n "$zero$free" ] || die "makedumpfile does not say what it left out: see $log"
+		printf '%-22s -d %-3s %8d zero %8d free %8d KiB\n' "$(basename "$1" .elf)" "$level" \
+			$((16#${zero:-0})) $((16#${free:-0})) $(($(stat -c %s "$out/filtered") / 1024))
+	done
+	rm -f "$out/filtered" "$1"
+}
+
+rm -rf "$out"
+make_dir "$out"
+measure base
+measure release
+case $scenario in
+rehint)
+	grep -hE '^# .* KiB again' "$out/base-rehint.tap" | sed 's/^#/unpatched:/'
+	grep -hE '^# .* KiB again' "$out/release-rehint.tap" | sed 's/^#/patched:  /'
+	;;
+dump)
+	grep -hE '^# dump ' "$out"/*.tap | sed 's/^# dump //'
+	for elf in unpatched-unhinted unpatched-reported patched-unhinted patched-hinted; do
+		filter "$out/$elf.elf"
+	done
+	;;
+esac

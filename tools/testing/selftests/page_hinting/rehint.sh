@@ -1,0 +1,155 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash source-path=SCRIPTDIR
+# How much is hinted again that nobody has used since it was hinted, when blocks
+# merge and are split.  The simulated host sees it, by a mark that it leaves in
+# each page; the module's own count is right.  Also runs in a kernel without the
+# series, where page_reporting reports: see scripts/beside-upstream.sh.
+
+. "$(dirname "$0")/lib.sh"
+
+# A step gives back a block of the highest order, and takes a part of another.
+ORDER=5
+REPORTING_ORDER=/sys/module/page_reporting/parameters/page_reporting_order
+OUT_KIB=4096
+IN_KIB=512
+STEPS=8
+# How much is taken to be left in halves of blocks.
+MIB=128
+out=/tmp/rehint.$$
+
+has_series() {
+	grep -q ' page_hinting_take$' /proc/kallsyms
+}
+
+# Page reporting says nothing, so look for a second, which is ten of its delays.
+reporting_is_quiet() {
+	local before i=0
+
+	before=$(host_has pages)
+	while [ $i -lt 10 ]; do
+		sleep 0.1
+		[ "$(host_has pages)" = "$before" ] || return 1
+		i=$((i + 1))
+	done
+}
+
+# As is_settled(), but without a program that is started: there are many steps.
+module_is_quiet() {
+	local backlog
+
+	read -r backlog < "$SYSFS/stats/backlog_kb"
+	status_is idle && stat_is isolated_kb 0 && [ "$backlog" -le "$most" ]
+}
+
+all_is_hinted() {
+	if [ -n "$most" ]; then
+		wait_for "the module to be done" module_is_quiet
+	else
+		wait_for "page_reporting to be done" reporting_is_quiet
+	fi
+}
+
+at_step() {
+	[ "$(tail -n 1 $out)" = "$1" ]
+}
+
+one_step() { # NUMBER
+	echo >&4
+	wait_for "step $1" at_step "$1" && all_is_hinted
+}
+
+shift_memory() {
+	local step=1
+
+	while [ $step -le $STEPS ]; do
+		one_step $step || return
+		step=$((step + 1))
+	done
+}
+
+# What is free is hinted, and has the host's mark; some of it was used before.
+test_all_is_marked() {
+	set_reporting_delay 100 && limit_pcp_lists && plug watch=1 || return
+	echo $ORDER > $REPORTING_ORDER || fail "$REPORTING_ORDER" || return
+	most=
+	if has_series; then
+		load_fresh && set_knob min_order $ORDER && wait_settled || return
+		most=$(($(get low_watermark_kb) * $(nr_areas) + $(dma_kb) + 4096))
+	fi
+	memhog -T 512 && all_is_hinted || return
+	[ "$(host_has pages)" -gt $((128 * 1024 / 4)) ] ||
+		fail "only $(host_has pages) pages were hinted"
+}
+
+begin() {
+	pages=$(host_has pages)
+	again=$(host_has again)
+	counted=
+	[ -z "$most" ] || counted=$(get stats/rehinted_kb)
+}
+
+# The module counts what merged with memory that was not hinted; beside that there
+# is what the per-CPU lists take and give back unused.
+end() { # WHAT
+	again=$((($(host_has again) - again) * 4))
+	pages=$((($(host_has pages) - pages) * 4))
+	[ -z "$counted" ] || counted=$(($(get stats/rehinted_kb) - counted))
+	ktap_print_msg "$1: $again of $pages KiB again${counted:+, rehinted_kb $counted}"
+	[ -z "$counted" ] || [ "$again" -le $((counted + 4096)) ] ||
+		fail "$1: $again KiB were hinted again, and rehinted_kb says $counted"
+}
+
+start() { # PROGRAM ARGUMENT...: its lines are in $out, it reads what 4 is written to
+	local program="$DIR/$1"
+
+	shift
+	rm -f $out $out.in
+	mkfifo $out.in || fail "mkfifo" || return
+	"$program" "$@" < $out.in > $out &
+	background=$!
+	exec 4> $out.in
+	wait_for "$program to be ready" test -s $out && all_is_hinted
+}
+
+stop() {
+	exec 4>&-
+	wait "$background"
+	background=
+	rm -f $out $out.in
+}
+
+# Each free half of a block is hinted before the other half is free too.
+test_merge() {
+	local kb
+
+	start fragment 9 $MIB || return
+	kb=$(cat $out)
+	[ "$kb" -ge $((MIB * 1024 / 8)) ] || fail "only $kb KiB in free halves" || return
+	begin
+	stop
+	all_is_hinted && end "halves of $kb KiB merge" || return
+	[ "$again" -ge $((kb / 2)) ] ||
+		fail "$again KiB came again, when $kb KiB merged with what was not hinted"
+}
+
+# Each step gives back some memory and takes less than a block of other memory.
+test_split() {
+	start shift $OUT_KIB $IN_KIB $STEPS || return
+	begin
+	shift_memory && end "$STEPS steps of $OUT_KIB KiB back and $IN_KIB KiB taken" || return
+	stop
+	[ "$pages" -gt $OUT_KIB ] ||
+		fail "$pages KiB were hinted after $((STEPS * OUT_KIB)) had been given back"
+}
+
+test_unplug() {
+	echo 9 > $REPORTING_ORDER
+	no_faults && unplug
+}
+
+run_tests \
+	test_all_is_marked \
+	test_merge \
+	test_split \
+	test_unplug
