@@ -41,7 +41,7 @@ test: ## Run every test there is
 	@scripts/test.sh $(ARGS)
 
 .PHONY: soak
-soak: ## Run the selftests in the release guest with many more cycles: hours
+soak: ## Run the selftests in the release guest with many more cycles: an hour or so
 	@scripts/test.sh soak
 
 .PHONY: check

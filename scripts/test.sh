@@ -20,7 +20,7 @@
 #
 # and, if it is named:
 #
-#   soak:       the release guest's selftests with many more cycles; it takes hours
+#   soak:       the release guest's selftests with many more cycles: an hour or so
 
 # shellcheck disable=SC2034,SC2317 # check_* and the variables of made are used by name
 # shellcheck source=scripts/lib.sh
@@ -216,7 +216,8 @@ check_debug() {
 	made debug_module "the debug module is built" scripts/build-module.sh debug || return 0
 	have_lab || return 0
 	made debug_tests "the debug test modules are built" scripts/build-test-modules.sh debug || return 0
-	guest debug "$debug" "$debug_module" all,kunit
+	# To hibernate alone takes it minutes.
+	guest debug "$debug" "$debug_module" all,kunit --timeout 600
 }
 
 check_unpatched() {

@@ -168,13 +168,13 @@ pub const SCENARIOS: [Scenario; 17] = [
         kernel_args: "resume=/dev/vda no_console_suspend",
         mem_mib: Some(1024),
         hardware: POWER,
-        seconds: 350,
+        seconds: 500,
         ..PLAIN
     },
     // What is hinted is a test module's own device.
     Scenario {
         name: "sim",
-        seconds: 480,
+        seconds: 550,
         devices: &[],
         kernel_args: "cma=64M",
         ..PLAIN
@@ -203,7 +203,7 @@ pub const SCENARIOS: [Scenario; 17] = [
     },
     Scenario {
         name: "vsim",
-        seconds: 420,
+        seconds: 300,
         devices: &[],
         // It sleeps, too.
         hardware: Hardware {
