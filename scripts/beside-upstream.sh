@@ -43,7 +43,7 @@ measure() {
 		--selftests "$root/out/selftests" --name "$1" --scenario "$scenario" --out "$out"
 }
 
-# QEMU before 8.0 puts the section headers of an ELF dump between the file's header
+# QEMU 7.2 puts the section headers of an ELF dump between the file's header
 # and the program headers, where makedumpfile does not look for these; there is
 # only a section for what the file's header says anyway.
 put_program_headers_first() {
