@@ -27,10 +27,12 @@ reports() { # page_reporting does
 	wait_for "page_reporting to report" host_has_at_least answered $((before + 1))
 }
 
-# page_reporting has handed a report to the host, which does not answer.
+# page_reporting has handed a report to the host, which does not answer. Much of it:
+# what was used before the device came was never reported.
 stall_page_reporting() {
-	set_reporting_delay 100 && plug mode=never && memhog -t $MIB &&
-	wait_for "page_reporting to report" host_has_at_least in_flight 1
+	memhog -t "$(spill_mib)" && set_reporting_delay 100 && plug mode=never &&
+	wait_for "page_reporting to report $STALLED_KB KiB" \
+		host_has_at_least pages $((STALLED_KB / 4)) && host_has_at_least in_flight 1
 }
 
 nothing_is_out() {
