@@ -57,6 +57,8 @@ pub enum InAll {
     No,
     /// If the guest is the debug guest, whose module brings KUnit tests.
     Debug,
+    /// If it is not: it would take too long.
+    Release,
 }
 
 /// What the debug guest has more than a scenario asks for, in MiB: what its kernel
@@ -96,7 +98,7 @@ const NUMA: Hardware = Hardware {
 };
 
 /// All there are. Which selftests each runs stands in their file "scenarios".
-pub const SCENARIOS: [Scenario; 17] = [
+pub const SCENARIOS: [Scenario; 18] = [
     Scenario {
         name: "balloon",
         seconds: 450,
@@ -186,6 +188,15 @@ pub const SCENARIOS: [Scenario; 17] = [
         mem_mib: Some(128),
         ..PLAIN
     },
+    // It takes a release guest a minute and a half, and the debug guest much longer.
+    Scenario {
+        name: "sim-large",
+        seconds: 90,
+        in_all: InAll::Release,
+        devices: &[],
+        mem_mib: Some(4096),
+        ..PLAIN
+    },
     Scenario {
         name: "sim-poison",
         seconds: 150,
@@ -233,6 +244,7 @@ pub fn select(names: &[String], lists: &Lists, is_debug: bool) -> Result<Vec<&'s
                         InAll::Yes => true,
                         InAll::No => false,
                         InAll::Debug => is_debug,
+                        InAll::Release => !is_debug,
                     }
         }));
         if selected.len() == before {

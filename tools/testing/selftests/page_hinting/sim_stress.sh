@@ -10,6 +10,11 @@
 # Seconds for each order, and how much memory each of the programs uses.
 SECONDS_EACH=3
 [ "$PAGE_HINTING_SOAK" != 1 ] || SECONDS_EACH=60
+# Orders that a late host is given. Not all in a debug guest, which takes 20 s for
+# each.
+ORDERS="9 8 7 6 5 4 3 2 1 0"
+[ ! -e /sys/kernel/debug/page_hinting_check ] || [ "$PAGE_HINTING_SOAK" = 1 ] ||
+	ORDERS="9 5 2 0"
 MIB=48
 wrong=/tmp/sim_stress.$$
 
@@ -87,11 +92,10 @@ test_the_host_sees_who_writes() {
 }
 
 test_late() {
-	local order=9
+	local order
 
-	while [ $order -ge 0 ]; do
-		stress $order mode=late delay_ms=5 || return
-		order=$((order - 1))
+	for order in $ORDERS; do
+		stress "$order" mode=late delay_ms=5 || return
 	done
 }
 
