@@ -654,13 +654,19 @@ one_block_at_a_time() {
 	set_knob batch_kb $((BLOCK * 4))
 }
 
+# Memory is used and freed, so much that it is not only of smaller blocks that are
+# free, whose other halves are in use.
+frees_a_block() {
+	memhog -t 384 && sim_is in_flight_kb $((BLOCK * 4))
+}
+
 # Then the host, which is silent, has one block. Sets $block to its first page.
 # What is submitted later is answered at once.
 hold_range() {
 	local count
 
-	sim_answer_all && wait_settled && sim_set mode never && memhog -t 16 &&
-	wait_for "a block with the host" sim_is in_flight_kb $((BLOCK * 4)) || return
+	sim_answer_all && wait_settled && sim_set mode never &&
+	wait_for "a block with the host" frees_a_block || return
 	# shellcheck disable=SC2034 # for who calls
 	read -r block count < $SIM/held
 	expect "pages with the host" "$count" $BLOCK && sim_set mode now
