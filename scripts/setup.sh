@@ -86,6 +86,24 @@ may_be_root() {
 	sudo -n true 2>/dev/null || { [ -t 0 ] && [ -t 2 ]; }
 }
 
+# apt_install APT-GET-ARGUMENT... PACKAGE...: never at the price of another package.
+apt_install() {
+	as_root apt-get -o DPkg::Lock::Timeout=120 -q --no-remove --no-install-recommends -y install "$@" </dev/null >&2
+}
+
+# All packages of one QEMU have one version. Where some of them are from the
+# backports, and those no longer in apt's lists, apt would remove them for the rest.
+qemu_from_backports() {
+	local have codename mirror
+	have=$(dpkg-query -W -f '${Version}\n' qemu-utils qemu-system-common 2>/dev/null | grep -m 1 '~bpo') || return
+	! apt-cache madison qemu-system-x86 | grep -qF "$have" || return
+	codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+	mirror=$(debian_mirror)
+	say "installing qemu-system-x86 $have from $codename-backports, where this machine's qemu-utils is from"
+	private_apt "$mirror" "$codename" "$codename-updates" "$codename-backports" &&
+		apt_install -c="$cache/apt/apt.conf" -t "$codename-backports" qemu-system-x86
+}
+
 install_packages() {
 	local command="apt-get install --no-install-recommends -y ${missing[*]}"
 	command -v apt-get >/dev/null ||
@@ -93,8 +111,10 @@ install_packages() {
 	may_be_root || die "packages are missing; as root, run this one command, then this one again:" "  $command"
 	say "installing: ${missing[*]}"
 	export DEBIAN_FRONTEND=noninteractive
-	as_root apt-get -o DPkg::Lock::Timeout=120 -q install --no-remove --no-install-recommends -y \
-		"${missing[@]}" </dev/null >&2 || {
+	if [[ " ${missing[*]} " = *" qemu-system-x86 "* ]] && qemu_from_backports; then
+		mapfile -t missing < <(printf '%s\n' "${missing[@]}" | grep -vx qemu-system-x86)
+	fi
+	[ ${#missing[@]} = 0 ] || apt_install "${missing[@]}" || {
 		disk_full /var || true
 		die "the packages were not installed; apt says why above" \
 			"check the network and the disk, or see what this says as root: $command"
