@@ -237,10 +237,14 @@ toolchain_id() {
 
 # --- Debian's packages that the system's own lists don't offer ---------------
 
+debian_codename() {
+	sed -nE 's/^VERSION_CODENAME="?([a-z]+)"?$/\1/p' /etc/os-release
+}
+
 # The mirror which this machine is configured with.
 debian_mirror() {
 	local codename
-	codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-stable}")
+	codename=$(debian_codename)
 	# shellcheck disable=SC2016
 	apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' |
 		awk -v c="$codename" '$3 == "main" && ($2 == c || $2 ~ /^(stable|oldstable|testing|sid|unstable)$/) { print $1; exit }'

@@ -97,7 +97,7 @@ qemu_from_backports() {
 	local have codename mirror
 	have=$(dpkg-query -W -f '${Version}\n' qemu-utils qemu-system-common 2>/dev/null | grep -m 1 '~bpo') || return
 	! apt-cache madison qemu-system-x86 | grep -qF "$have" || return
-	codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+	codename=$(debian_codename)
 	mirror=$(debian_mirror)
 	say "installing qemu-system-x86 $have from $codename-backports, where this machine's qemu-utils is from"
 	private_apt "$mirror" "$codename" "$codename-updates" "$codename-backports" &&
