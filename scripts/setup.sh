@@ -92,15 +92,15 @@ apt_install() {
 }
 
 # All packages of one QEMU have one version. Where some of them are from the
-# backports, and those no longer in apt's lists, apt would remove them for the rest.
+# backports, apt would remove them for the rest of an older one, which it prefers.
 qemu_from_backports() {
-	local have codename mirror
-	have=$(dpkg-query -W -f '${Version}\n' qemu-utils qemu-system-common 2>/dev/null | grep -m 1 '~bpo') || return
-	! apt-cache madison qemu-system-x86 | grep -qF "$have" || return
+	local have codename
+	have=$(dpkg-query -W -f '${Version}\n' qemu-utils 'qemu-system-*' 2>/dev/null | awk '/~bpo/ && !n++') || true
+	[ -n "$have" ] || return
+	! apt-cache policy qemu-system-x86 | grep -F "Candidate: $have" >/dev/null || return
 	codename=$(debian_codename)
-	mirror=$(debian_mirror)
-	say "installing qemu-system-x86 $have from $codename-backports, where this machine's qemu-utils is from"
-	private_apt "$mirror" "$codename" "$codename-updates" "$codename-backports" &&
+	say "installing qemu-system-x86 $have from $codename-backports, as other packages of QEMU here are from there"
+	private_apt "$(debian_mirror)" "$codename" "$codename-updates" "$codename-backports" &&
 		apt_install -c="$cache/apt/apt.conf" -t "$codename-backports" qemu-system-x86
 }
 
