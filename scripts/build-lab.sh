@@ -12,16 +12,15 @@ selftests=$root/tools/testing/selftests/page_hinting
 "$root/scripts/setup.sh"
 source=$("$root/scripts/fetch-kernel.sh")
 make_dir "$root/out"
-make_dir "$cache/cargo"
-lock "$cache/lock/cargo"
+lock "$root/out/lock-lab"
 
 progress "$root/out/lab.log" '^ *(Downloaded|Compiling)' "the lab program" \
-	env CARGO_TARGET_DIR="$cache/cargo" CARGO_TERM_COLOR=never \
+	env CARGO_TARGET_DIR="$cargo_target" CARGO_TERM_COLOR=never \
 	cargo build --release --locked --manifest-path "$root/tools/lab/Cargo.toml" || {
-	disk_full "$cache" || cat "$root/out/lab.log" >&2
+	disk_full "$root/out" || cat "$root/out/lab.log" >&2
 	die "tools/lab was not built" "if crates could not be downloaded, check the network"
 }
-cp "$cache/cargo/release/lab" "$root/out/lab.new"
+cp "$cargo_target/release/lab" "$root/out/lab.new"
 mv "$root/out/lab.new" "$root/out/lab"
 
 rm -rf "$root/out/selftests"

@@ -17,6 +17,10 @@ case $cache in
 esac
 jobs=${JOBS:-$(nproc)}
 
+# Where cargo builds. Not in the cache: two checkouts that build in one place get
+# each other's programs, as cargo goes by the files' times.
+cargo_target=$root/out/cargo
+
 # The kernel that the series is made for, and where the series is.
 kernel_series=7.3
 kernel_version=7.3.4

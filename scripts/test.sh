@@ -143,7 +143,7 @@ check_clippy() {
 	local crate
 	test_one "clippy: the module" scripts/build-module.sh release CLIPPY=1
 	for crate in $(crates); do
-		test_one "clippy: $crate" env CARGO_TARGET_DIR="$cache/cargo" \
+		test_one "clippy: $crate" env CARGO_TARGET_DIR="$cargo_target" \
 			cargo clippy --locked --all-targets --manifest-path "$crate/Cargo.toml" -- -D warnings
 	done
 }
@@ -188,7 +188,7 @@ check_unit() {
 	local crate runner=(cargo test)
 	! cargo nextest --version >/dev/null 2>&1 || runner=(cargo nextest run --no-tests=pass)
 	for crate in $(crates); do
-		test_runner "cargo test: $crate" env CARGO_TARGET_DIR="$cache/cargo" CARGO_TERM_COLOR=never \
+		test_runner "cargo test: $crate" env CARGO_TARGET_DIR="$cargo_target" CARGO_TERM_COLOR=never \
 			"${runner[@]}" --locked --manifest-path "$crate/Cargo.toml"
 	done
 }
