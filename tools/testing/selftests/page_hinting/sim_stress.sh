@@ -16,6 +16,7 @@ ORDERS="9 8 7 6 5 4 3 2 1 0"
 [ ! -e /sys/kernel/debug/page_hinting_check ] || [ "$PAGE_HINTING_SOAK" = 1 ] ||
 	ORDERS="9 5 2 0"
 MIB=48
+READS=20000
 wrong=/tmp/sim_stress.$$
 
 worker() { # COMMAND...: again and again, until it fails or is ended
@@ -91,6 +92,31 @@ test_the_host_sees_who_writes() {
 	wait_for "corrupted of 1" sim_is corrupted 1 && sim_unload
 }
 
+# Ends after READS, or with a stall of more than an hour.
+read_status() {
+	local word seconds i=0
+
+	while [ $i -lt $READS ]; do
+		read -r word seconds < "$SYSFS/status"
+		if [ "$word" = stalled ] && [ "$seconds" -gt 3600 ]; then
+			echo "the status is: $word $seconds" >> $wrong
+			return
+		fi
+		i=$((i + 1))
+	done
+}
+
+# The age of a request is never taken from before it was submitted.
+test_no_stall_of_years() {
+	load_with_sim mode=now && set_knob min_order 0 || return
+	rm -f $wrong $wrong.*
+	: > $wrong
+	worker "$DIR/memhog" -T $MIB
+	read_status
+	end_workers
+	[ ! -s $wrong ] || fail "$(head -n 3 $wrong)"
+}
+
 test_late() {
 	local order
 
@@ -116,6 +142,7 @@ test_nothing_is_lost() {
 
 run_tests \
 	test_the_host_sees_who_writes \
+	test_no_stall_of_years \
 	test_late \
 	test_out_of_order \
 	test_nothing_is_lost
