@@ -2,11 +2,12 @@
 
 //! The decisions of the page_hinting kernel module, as a crate of the host.
 //!
-//! The module includes `policy.rs` as it is; this crate exists to test the same
+//! The module includes `policy.rs` and `pacing.rs` as they are; this crate exists to test the same
 //! code where it can be tested best.
 
 #![no_std]
 
+pub mod pacing;
 mod policy;
 
 pub use policy::*;

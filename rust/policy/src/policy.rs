@@ -11,6 +11,12 @@ pub const BATCH_KB_MAX: u64 = 64 * 1024;
 /// Least value of `batch_kb`: one block of the largest order with 4 KiB pages.
 pub const BATCH_KB_MIN: u64 = 4 * 1024;
 
+/// Largest `reuse_budget_permille`: all the time of one CPU.
+pub const REUSE_BUDGET_PERMILLE_MAX: u64 = 1000;
+
+/// Largest `flush_timeout_ms`: an hour.
+pub const FLUSH_TIMEOUT_MS_MAX: u64 = 3_600_000;
+
 /// Largest watermark, in KiB (4 TiB): far above any free area, far below overflow.
 pub const WATERMARK_KB_MAX: u64 = 1 << 32;
 
@@ -19,6 +25,19 @@ pub const STALL_NS: u64 = 1_000_000_000;
 
 /// How often the thread looks whether the host has stalled, in milliseconds.
 pub const STALL_CHECK_MS: u32 = 250;
+
+/// How many measurements of the price of reuse are kept.
+pub const PROBES: usize = 3;
+
+/// The highest price, as a multiple of what is assumed where it was not measured.
+pub const PRICE_MAX: u64 = 16;
+
+/// The price is measured again after so long, in milliseconds, if it matters.
+pub const PROBE_MS: u32 = 10_000;
+
+/// How long a flush waits before it tries again, when blocks could not be had or handed over, in
+/// milliseconds.
+pub const FLUSH_RETRY_MS: u32 = 20;
 
 /// How often the thread looks for blocks that no watermark has told it about, in milliseconds.
 ///
@@ -39,6 +58,14 @@ pub enum Knob {
     LowWatermarkKb,
     /// Most memory isolated or in flight: [`BATCH_KB_MIN`] to [`BATCH_KB_MAX`].
     BatchKb,
+    /// Share of one CPU's time that reuse of hinted memory may cost, in thousandths: 0 for no
+    /// limit, up to [`REUSE_BUDGET_PERMILLE_MAX`].
+    ReuseBudgetPermille,
+    /// Size of the pages that the host backs the guest with: a power of two, from a page to a
+    /// block of the largest order.
+    HostGranuleKb,
+    /// How long a flush waits for the host: 1 to [`FLUSH_TIMEOUT_MS_MAX`].
+    FlushTimeoutMs,
 }
 
 /// A value that a knob does not take.
@@ -58,11 +85,17 @@ pub struct Knobs {
     high_watermark_kb: u64,
     low_watermark_kb: u64,
     batch_kb: u64,
+    reuse_budget_permille: u64,
+    page_kb: u64,
+    granule_order: u32,
+    flush_timeout_ms: u64,
 }
 
 impl Knobs {
     /// The defaults: hint pageblocks and larger, once 16 MiB of them are free in an area.
-    pub const fn new(pageblock_order: u32, max_order: u32) -> Self {
+    ///
+    /// `page_kb` is the size of a page of the guest, a power of two.
+    pub const fn new(pageblock_order: u32, max_order: u32, page_kb: u64) -> Self {
         // INVARIANT: The constants are in their ranges, and so is `min_order`.
         Self {
             enabled: true,
@@ -75,7 +108,21 @@ impl Knobs {
             high_watermark_kb: 16 * 1024,
             low_watermark_kb: 0,
             batch_kb: BATCH_KB_MAX,
+            reuse_budget_permille: 10,
+            page_kb,
+            granule_order: Self::order_of(2048, page_kb, max_order),
+            flush_timeout_ms: 10_000,
         }
+    }
+
+    /// The order of a block of `kb` KiB, in the range of the guest's orders.
+    const fn order_of(kb: u64, page_kb: u64, max_order: u32) -> u32 {
+        let mut order = 0;
+
+        while order < max_order && page_kb << order < kb {
+            order += 1;
+        }
+        order
     }
 
     /// The value of a knob.
@@ -86,6 +133,9 @@ impl Knobs {
             Knob::HighWatermarkKb => self.high_watermark_kb,
             Knob::LowWatermarkKb => self.low_watermark_kb,
             Knob::BatchKb => self.batch_kb,
+            Knob::ReuseBudgetPermille => self.reuse_budget_permille,
+            Knob::HostGranuleKb => self.page_kb << self.granule_order,
+            Knob::FlushTimeoutMs => self.flush_timeout_ms,
         }
     }
 
@@ -97,6 +147,12 @@ impl Knobs {
             Knob::HighWatermarkKb => value > self.low_watermark_kb && value <= WATERMARK_KB_MAX,
             Knob::LowWatermarkKb => value < self.high_watermark_kb,
             Knob::BatchKb => (BATCH_KB_MIN..=BATCH_KB_MAX).contains(&value),
+            Knob::ReuseBudgetPermille => value <= REUSE_BUDGET_PERMILLE_MAX,
+            Knob::HostGranuleKb => {
+                value.is_power_of_two()
+                    && (self.page_kb..=self.page_kb << self.max_order).contains(&value)
+            }
+            Knob::FlushTimeoutMs => (1..=FLUSH_TIMEOUT_MS_MAX).contains(&value),
         };
         if !good {
             return Err(Invalid);
@@ -109,6 +165,11 @@ impl Knobs {
             Knob::HighWatermarkKb => self.high_watermark_kb = value,
             Knob::LowWatermarkKb => self.low_watermark_kb = value,
             Knob::BatchKb => self.batch_kb = value,
+            Knob::ReuseBudgetPermille => self.reuse_budget_permille = value,
+            Knob::HostGranuleKb => {
+                self.granule_order = Self::order_of(value, self.page_kb, self.max_order)
+            }
+            Knob::FlushTimeoutMs => self.flush_timeout_ms = value,
         }
         Ok(self)
     }
@@ -121,6 +182,11 @@ impl Knobs {
     /// Lowest order hinted.
     pub fn min_order(&self) -> u32 {
         self.min_order
+    }
+
+    /// The order of a host's page, as `host_granule_kb` has it.
+    pub fn granule_order(&self) -> u32 {
+        self.granule_order
     }
 }
 
@@ -213,4 +279,17 @@ pub fn request_ranges(capacity: u32, room: u32) -> u32 {
 /// Whether a host that has had a request for `ns` nanoseconds is stalled.
 pub fn is_stalled(ns: u64) -> bool {
     ns >= STALL_NS
+}
+
+/// What it costs to bring a granule of that order back, in nanoseconds: the least that was measured,
+/// as interruptions only add to it, but no more than [`PRICE_MAX`] times what is assumed, as a host
+/// that is short of memory should not be told less for it.
+///
+/// Where nothing was, a fault of 1 us and half a microsecond for each page of the granule: 257 us
+/// for 2 MiB, which is about what a host takes to clear them.
+pub fn price_ns(probes: &[Option<u64>], order: u32) -> u64 {
+    let assumed = 1000u64.saturating_add(500u64.saturating_mul(1 << order.min(32)));
+    let measured = probes.iter().flatten().copied().min();
+
+    measured.map_or(assumed, |ns| ns.min(assumed.saturating_mul(PRICE_MAX)))
 }

@@ -5,16 +5,19 @@
 use page_hinting_policy::*;
 use proptest::prelude::*;
 
-const KNOBS: [Knob; 5] = [
+const KNOBS: [Knob; 8] = [
     Knob::Enabled,
     Knob::MinOrder,
     Knob::HighWatermarkKb,
     Knob::LowWatermarkKb,
     Knob::BatchKb,
+    Knob::ReuseBudgetPermille,
+    Knob::HostGranuleKb,
+    Knob::FlushTimeoutMs,
 ];
 
 fn knobs() -> Knobs {
-    Knobs::new(9, 10)
+    Knobs::new(9, 10, 4)
 }
 
 #[test]
@@ -26,11 +29,15 @@ fn defaults_are_what_the_abi_says() {
     assert_eq!(k.get(Knob::HighWatermarkKb), 16384);
     assert_eq!(k.get(Knob::LowWatermarkKb), 0);
     assert_eq!(k.get(Knob::BatchKb), 65536);
+    assert_eq!(k.get(Knob::ReuseBudgetPermille), 10);
+    assert_eq!(k.get(Knob::HostGranuleKb), 2048);
+    assert_eq!(k.granule_order(), 9);
+    assert_eq!(k.get(Knob::FlushTimeoutMs), 10_000);
 }
 
 #[test]
 fn a_pageblock_may_not_fit_the_allocator() {
-    assert_eq!(Knobs::new(13, 10).min_order(), 10);
+    assert_eq!(Knobs::new(13, 10, 64).min_order(), 10);
 }
 
 #[test]
@@ -51,6 +58,13 @@ fn ranges_end_where_the_abi_says() {
             vec![BATCH_KB_MIN, BATCH_KB_MAX],
             vec![0, BATCH_KB_MIN - 1, BATCH_KB_MAX + 1],
         ),
+        (Knob::ReuseBudgetPermille, vec![0, 1000], vec![1001]),
+        (
+            Knob::HostGranuleKb,
+            vec![4, 64, 4096],
+            vec![0, 2, 12, 8192, u64::MAX],
+        ),
+        (Knob::FlushTimeoutMs, vec![1, 3_600_000], vec![0, 3_600_001]),
     ] {
         for v in good {
             assert_eq!(k.with(knob, v).map(|k| k.get(knob)), Ok(v), "{knob:?}");
@@ -132,6 +146,17 @@ fn a_second_without_an_answer_is_a_stall() {
     assert!(is_stalled(1_000_000_000));
 }
 
+#[test]
+fn the_price_is_the_least_that_was_measured() {
+    assert_eq!(price_ns(&[None; PROBES], 9), 257_000);
+    assert_eq!(price_ns(&[None; PROBES], 0), 1_500);
+    assert_eq!(price_ns(&[None, Some(7), Some(5)], 9), 5);
+    // A host that is short of memory.
+    assert_eq!(price_ns(&[Some(50_000_000); PROBES], 9), 16 * 257_000);
+    // A host that ignores hints.
+    assert_eq!(price_ns(&[Some(900), Some(0), Some(800)], 9), 0);
+}
+
 proptest! {
     /// Isolated and in flight never exceed the batch, nor half of what is spare, whatever is out.
     #[test]
@@ -156,7 +181,7 @@ proptest! {
 
     /// Any sequence of writes leaves the knobs in their ranges.
     #[test]
-    fn knobs_stay_valid(writes in prop::collection::vec((0usize..5, any::<u64>()), 0..100)) {
+    fn knobs_stay_valid(writes in prop::collection::vec((0usize..8, any::<u64>()), 0..100)) {
         let mut k = knobs();
         for (i, v) in writes {
             // Small values too: most of the ranges are small.
