@@ -45,8 +45,8 @@ impl Isolated {
     /// Takes unhinted blocks of a zone's free area, the coldest first.
     ///
     /// Takes no more than `max_pages`, and no more than fit into `max_ranges` ranges of adjacent
-    /// blocks, all that were taken before included. Returns the pages taken.
-    pub(crate) fn take(&mut self, zone: Zone, order: u32, max_pages: u64, max_ranges: u32) -> u64 {
+    /// blocks, all that were taken before included.
+    pub(crate) fn take(&mut self, zone: Zone, order: u32, max_pages: u64, max_ranges: u32) {
         // SAFETY: By the type invariant the request is isolated and ours; the zone is valid.
         let pages = unsafe {
             ffi::page_hinting_take(
@@ -59,7 +59,11 @@ impl Isolated {
         } as u64;
 
         self.pages = self.pages.saturating_add(pages);
-        pages
+    }
+
+    /// The size of the blocks, in pages.
+    pub(crate) fn pages(&self) -> u64 {
+        self.pages
     }
 
     /// Whether there are no blocks.

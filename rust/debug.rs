@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The table of free areas in debugfs.
+//! The table of free areas and the state of the pacing, in debugfs.
 
 use kernel::{
     debugfs::{
@@ -8,7 +8,11 @@ use kernel::{
         File, //
     },
     fmt,
-    prelude::*, //
+    prelude::*,
+    sync::{
+        atomic::Relaxed,
+        Arc, //
+    },
 };
 
 use crate::{
@@ -17,6 +21,7 @@ use crate::{
         Zone,
         MAX_PAGE_ORDER, //
     },
+    Shared, //
 };
 
 /// The directory `page_hinting` of debugfs.
@@ -24,21 +29,27 @@ use crate::{
 /// Dropping it removes the directory and waits for readers.
 pub(crate) struct Files {
     _zones: Pin<KBox<File<()>>>,
-    /// Goes after the file in it.
+    _pacing: Pin<KBox<File<Arc<Shared>>>>,
+    /// Goes after the files in it.
     _dir: Dir,
 }
 
 impl Files {
     /// Creates the directory. Without debugfs there is none, and no error.
-    pub(crate) fn new() -> Result<Self> {
+    pub(crate) fn new(shared: Arc<Shared>) -> Result<Self> {
         let dir = Dir::new(c"page_hinting");
         let zones = KBox::pin_init(
             dir.read_callback_file(c"zones", (), &|(), f| zones(f)),
             GFP_KERNEL,
         )?;
+        let pacing = KBox::pin_init(
+            dir.read_callback_file(c"pacing", shared, &|shared, f| pacing(shared, f)),
+            GFP_KERNEL,
+        )?;
 
         Ok(Self {
             _zones: zones,
+            _pacing: pacing,
             _dir: dir,
         })
     }
@@ -83,4 +94,13 @@ fn zones(f: &mut fmt::Formatter<'_>) -> fmt::Result {
         )?;
     }
     Ok(())
+}
+
+/// What the thread has found when it looked last.
+fn pacing(shared: &Shared, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let pacing = &shared.pacing;
+
+    writeln!(f, "balance_us {}", pacing.balance_us.load(Relaxed))?;
+    writeln!(f, "price_ns {}", pacing.price_ns.load(Relaxed))?;
+    writeln!(f, "paced {}", u32::from(pacing.paced.load(Relaxed)))
 }

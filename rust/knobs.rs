@@ -34,7 +34,7 @@ use crate::{
 /// Dropping it removes the directory and waits for reads and writes under way.
 pub(crate) struct Directory {
     /// What reads and writes use; dropped after the directory was removed.
-    _shared: Arc<Shared>,
+    shared: Arc<Shared>,
 }
 
 impl Directory {
@@ -45,12 +45,14 @@ impl Directory {
         // SAFETY: `OPS` is static, and `data` is valid until the directory is removed, as the
         // value returned here holds a reference until then.
         to_result(unsafe { ffi::ph_sysfs_create(&OPS, data) })?;
-        Ok(Self { _shared: shared })
+        Ok(Self { shared })
     }
 }
 
 impl Drop for Directory {
     fn drop(&mut self) {
+        // A flush under way would be waited for below.
+        self.shared.flushes.stop();
         // SAFETY: The value exists, so the directory was created and not removed yet.
         unsafe { ffi::ph_sysfs_remove() };
     }
@@ -104,6 +106,9 @@ fn knob(attr: ph_attr::Type) -> Option<Knob> {
         ph_attr::PH_HIGH_WATERMARK_KB => Some(Knob::HighWatermarkKb),
         ph_attr::PH_LOW_WATERMARK_KB => Some(Knob::LowWatermarkKb),
         ph_attr::PH_BATCH_KB => Some(Knob::BatchKb),
+        ph_attr::PH_REUSE_BUDGET_PERMILLE => Some(Knob::ReuseBudgetPermille),
+        ph_attr::PH_HOST_GRANULE_KB => Some(Knob::HostGranuleKb),
+        ph_attr::PH_FLUSH_TIMEOUT_MS => Some(Knob::FlushTimeoutMs),
         _ => None,
     }
 }
@@ -117,6 +122,7 @@ fn show(shared: &Shared, attr: ph_attr::Type) -> u64 {
     match attr {
         ph_attr::PH_HINTED_KB => stats.hinted_kb(),
         ph_attr::PH_REHINTED_KB => pages_to_kb(shared.untagged()),
+        ph_attr::PH_REUSED_KB => pages_to_kb(shared.reused()),
         ph_attr::PH_BACKLOG_KB => pages_to_kb(shared.backlog()),
         ph_attr::PH_ISOLATED_KB => pages_to_kb(queue::isolated().0),
         ph_attr::PH_ISOLATED_PEAK_KB => pages_to_kb(queue::isolated().1),
@@ -134,22 +140,83 @@ fn show(shared: &Shared, attr: ph_attr::Type) -> u64 {
 }
 
 fn store(shared: &Shared, attr: ph_attr::Type, value: u64) -> Result {
+    if attr == ph_attr::PH_FLUSH {
+        return if value == 1 {
+            shared.flush()
+        } else {
+            Err(EINVAL)
+        };
+    }
     shared.set(knob(attr).ok_or(EINVAL)?, value)
 }
 
-/// What the module is doing, in the ABI's word for it, and for `stalled` since how many seconds.
-fn status(shared: &Shared) -> (&'static CStr, Option<u64>) {
-    let state = queue::State::now();
+/// What the module is doing.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// There is no device.
+    NoQueue,
+    /// The host does not answer.
+    Stalled,
+    /// The host has blocks.
+    Hinting,
+    /// The knob `enabled` is off.
+    Off,
+    /// Memory is held back, as it may be needed again soon.
+    Paced,
+    /// None of the above.
+    Idle,
+}
 
-    if !state.has_device() {
-        (c"no-queue", None)
-    } else if policy::is_stalled(state.oldest_ns()) {
-        (c"stalled", Some(state.oldest_ns() / 1_000_000_000))
-    } else if !shared.knobs().enabled() {
-        (c"off", None)
-    } else if state.in_flight() {
-        (c"hinting", None)
-    } else {
-        (c"idle", None)
+impl Status {
+    /// The status now, and the age of the oldest request in nanoseconds.
+    pub(crate) fn now(shared: &Shared) -> (Self, u64) {
+        let state = queue::State::now();
+        let status = if !state.has_device() {
+            Self::NoQueue
+        } else if policy::is_stalled(state.oldest_ns()) {
+            Self::Stalled
+        } else if !shared.knobs().enabled() {
+            Self::Off
+        } else if state.in_flight() {
+            Self::Hinting
+        } else if shared.is_paced() {
+            Self::Paced
+        } else {
+            Self::Idle
+        };
+
+        (status, state.oldest_ns())
     }
+
+    /// The ABI's word for it.
+    fn word(self) -> &'static CStr {
+        match self {
+            Self::NoQueue => c"no-queue",
+            Self::Stalled => c"stalled",
+            Self::Hinting => c"hinting",
+            Self::Off => c"off",
+            Self::Paced => c"paced",
+            Self::Idle => c"idle",
+        }
+    }
+}
+
+/// The status as a word, and for `stalled` since how many seconds.
+fn status(shared: &Shared) -> (&'static CStr, Option<u64>) {
+    let (status, oldest_ns) = Status::now(shared);
+    let since = (status == Status::Stalled).then_some(oldest_ns / 1_000_000_000);
+
+    (status.word(), since)
+}
+
+/// Wakes those who poll `status`.
+pub(crate) fn notify_status() {
+    // SAFETY: No requirements but process context.
+    unsafe { ffi::ph_sysfs_notify(ph_attr::PH_STATUS) };
+}
+
+/// Wakes those who poll `stats/backlog_kb`.
+pub(crate) fn notify_backlog() {
+    // SAFETY: No requirements but process context.
+    unsafe { ffi::ph_sysfs_notify(ph_attr::PH_BACKLOG_KB) };
 }

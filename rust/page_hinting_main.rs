@@ -13,6 +13,10 @@ use kernel::{
     page::PAGE_SHIFT,
     prelude::*,
     sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         Arc,
         Mutex, //
     },
@@ -27,10 +31,15 @@ mod batch;
 mod block;
 mod debug;
 mod ffi;
+mod flush;
 mod knobs;
+#[expect(unreachable_pub, reason = "it is a crate of its own on the host")]
+#[path = "policy/src/pacing.rs"]
+mod pacing;
 #[expect(unreachable_pub, reason = "it is a crate of its own on the host")]
 #[path = "policy/src/policy.rs"]
 mod policy;
+mod price;
 mod queue;
 mod stats;
 mod thread;
@@ -54,25 +63,46 @@ fn kb_to_pages(kb: u64) -> u64 {
     kb >> (PAGE_SHIFT - 10)
 }
 
+/// What the thread tells of the pacing. Written by the thread alone.
+struct PacingState {
+    /// Memory is held back.
+    paced: Atomic<bool>,
+    /// Reuse that can be paid for, in microseconds; below zero it is a debt.
+    balance_us: Atomic<i64>,
+    /// Price of a granule, in nanoseconds.
+    price_ns: Atomic<u64>,
+}
+
 /// What the thread and the readers and writers of sysfs share.
 #[pin_data]
 struct Shared {
     #[pin]
     knobs: Mutex<Knobs>,
+    #[pin]
+    flushes: flush::Flushes,
     stats: stats::Stats,
-    /// [`queue::untagged`] as the module found it.
+    pacing: PacingState,
+    /// [`queue::untagged`] and [`queue::reused`] as the module found them.
     untagged_before: u64,
+    reused_before: u64,
 }
 
 impl Shared {
     fn new() -> Result<Arc<Self>> {
-        let knobs = Knobs::new(zone::pageblock_order(), zone::MAX_PAGE_ORDER);
+        let knobs = default_knobs();
 
         Arc::pin_init(
             pin_init!(Self {
                 knobs <- new_mutex!(knobs),
+                flushes <- flush::Flushes::new(),
                 stats: stats::Stats::new(),
+                pacing: PacingState {
+                    paced: Atomic::new(false),
+                    balance_us: Atomic::new(0),
+                    price_ns: Atomic::new(0),
+                },
                 untagged_before: queue::untagged(),
+                reused_before: queue::reused(),
             }),
             GFP_KERNEL,
         )
@@ -88,7 +118,7 @@ impl Shared {
         let mut knobs = self.knobs.lock();
 
         *knobs = knobs.with(knob, value).map_err(|_| EINVAL)?;
-        set_watermark(&knobs);
+        apply(&knobs);
         // The thread waits for the lock, if it is that fast.
         thread::wake();
         Ok(())
@@ -99,14 +129,47 @@ impl Shared {
         queue::untagged().wrapping_sub(self.untagged_before)
     }
 
+    /// Hinted memory that was used again, as the host sees it, in pages.
+    fn reused(&self) -> u64 {
+        queue::reused().wrapping_sub(self.reused_before)
+    }
+
+    /// Hints all that is free, and waits for that.
+    ///
+    /// `ENODEV` if there is no device or the module goes, `ETIMEDOUT` if the host is too slow,
+    /// `ERESTARTSYS` on a signal.
+    fn flush(&self) -> Result {
+        if !queue::State::now().has_device() {
+            return Err(ENODEV);
+        }
+        zone::drain();
+        self.flushes
+            .flush(self.knobs().get(Knob::FlushTimeoutMs), thread::wake)
+    }
+
+    /// Whether memory is held back because it may be needed again soon.
+    fn is_paced(&self) -> bool {
+        self.pacing.paced.load(Relaxed)
+    }
+
     /// Unhinted memory that the knobs make eligible, in pages.
     fn backlog(&self) -> u64 {
         batch::backlog(self.knobs().min_order())
     }
 }
 
-/// Tells the core when to wake the thread.
-fn set_watermark(knobs: &Knobs) {
+/// The knobs that the module is loaded with.
+fn default_knobs() -> Knobs {
+    Knobs::new(
+        zone::pageblock_order(),
+        zone::MAX_PAGE_ORDER,
+        pages_to_kb(1),
+    )
+}
+
+/// Tells the core when to wake the thread, and how the host's memory comes and goes.
+fn apply(knobs: &Knobs) {
+    queue::Attachment::set_granule(knobs.granule_order());
     queue::Attachment::set_watermark(knobs.enabled().then(|| {
         (
             knobs.min_order(),
@@ -130,9 +193,9 @@ impl kernel::Module for PageHinting {
         let shared = Shared::new()?;
         let attachment = queue::Attachment::new()?;
 
-        set_watermark(&shared.knobs());
+        apply(&shared.knobs());
         let thread = thread::Thread::start(attachment, shared.clone())?;
-        let directory = knobs::Directory::new(shared)?;
+        let directory = knobs::Directory::new(shared.clone())?;
 
         pr_info!(
             "loaded, {}\n",
@@ -143,7 +206,7 @@ impl kernel::Module for PageHinting {
             }
         );
         Ok(Self {
-            _debug: debug::Files::new()?,
+            _debug: debug::Files::new(shared)?,
             _directory: directory,
             _thread: thread,
         })
@@ -171,7 +234,7 @@ mod tests {
 
     #[test]
     fn defaults_fit_this_kernel() {
-        let knobs = Knobs::new(zone::pageblock_order(), zone::MAX_PAGE_ORDER);
+        let knobs = default_knobs();
 
         assert_eq!(knobs.min_order(), zone::pageblock_order());
         // The largest block fits the smallest batch, so every order can be hinted.

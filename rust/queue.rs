@@ -38,6 +38,12 @@ impl Attachment {
             ffi::page_hinting_set_watermark(min_order, usize::try_from(pages).unwrap_or(usize::MAX))
         };
     }
+
+    /// Has the core count reuse in blocks of this order, which is that of the host's pages.
+    pub(crate) fn set_granule(order: u32) {
+        // SAFETY: Any order is good, in any context.
+        unsafe { ffi::page_hinting_set_granule(order) };
+    }
 }
 
 impl Drop for Attachment {
@@ -103,6 +109,7 @@ impl State {
             in_flight: 0,
             oldest_ns: 0,
             cancelled: 0,
+            held: false,
         };
 
         // SAFETY: `state` is valid for writes.
@@ -140,6 +147,11 @@ impl State {
         self.0.oldest_ns
     }
 
+    /// Whether somebody waits for what is out, so that nothing can be taken or submitted now.
+    pub(crate) fn held(&self) -> bool {
+        self.0.held
+    }
+
     /// Requests that came back because the device was reset, since the module was loaded.
     pub(crate) fn cancelled(&self) -> u64 {
         self.0.cancelled
@@ -160,6 +172,20 @@ pub(crate) fn isolated() -> (u64, u64) {
 pub(crate) fn untagged() -> u64 {
     // SAFETY: No requirements.
     unsafe { ffi::page_hinting_nr_untagged() as u64 }
+}
+
+/// Pages that were tagged Offline and that the host had to bring back since boot, because they or
+/// others of their granule were used. May wrap.
+pub(crate) fn reused() -> u64 {
+    // SAFETY: No requirements.
+    unsafe { ffi::page_hinting_nr_reused() as u64 }
+}
+
+/// Measures what it costs to bring a granule of the host back, in nanoseconds. [`None`] if there is
+/// none to be had.
+pub(crate) fn probe() -> Option<u64> {
+    // SAFETY: No requirements but process context.
+    u64::try_from(unsafe { ffi::page_hinting_probe() }).ok()
 }
 
 /// Reports to the tracepoint that the host does not answer.

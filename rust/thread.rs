@@ -3,8 +3,9 @@
 //! The one kernel thread that does all the hinting.
 //!
 //! It sleeps until a free area goes over the high watermark, and every two seconds looks for what
-//! stayed below. Then it hands blocks to the host until none is above the low watermark, and takes
-//! back what the host has acknowledged as it goes.
+//! stayed below. Then it hands blocks to the host until none is above the low watermark, or no more
+//! may be hinted as it is likely to be needed again, and takes back what the host has acknowledged
+//! as it goes.
 
 use core::ffi::c_void;
 
@@ -12,7 +13,10 @@ use kernel::{
     error::to_result,
     pr_warn_once,
     prelude::*,
-    sync::Arc,
+    sync::{
+        atomic::Relaxed,
+        Arc, //
+    },
     time::{
         Instant,
         Monotonic, //
@@ -20,13 +24,35 @@ use kernel::{
 };
 
 use crate::{
-    batch,
+    batch::{
+        self,
+        Pass,
+        Plan, //
+    },
     ffi,
-    policy,
+    kb_to_pages,
+    knobs::{
+        self,
+        Status, //
+    },
+    pacing::{
+        self,
+        Decision,
+        Look,
+        Pacing,
+        Terms, //
+    },
+    policy::{
+        self,
+        Knob,
+        Knobs, //
+    },
+    price::Price,
     queue::{
         self,
         Attachment, //
     },
+    zone,
     Shared, //
 };
 
@@ -90,25 +116,69 @@ fn wait(ms: u32) {
 
 fn run(shared: &Shared) {
     let token = InThread(());
-    let mut looked = Instant::<Monotonic>::now();
-    let mut hinting = false;
-    // Something was handed to the host since hinting began.
-    let mut found = false;
-    let mut stalled = false;
-    // Enough for the watermark was there, and nothing of it could be taken: a wake-up would find
-    // the same, so none is asked for until the next look.
-    let mut vain = false;
-    let mut due = false;
+    let mut turns = Turns::new();
 
     while !should_stop() {
-        let rested = looked.elapsed().as_millis() >= i64::from(policy::TRICKLE_MS);
+        if let Some(ms) = turns.take(shared, &token) {
+            wait(ms);
+        }
+    }
+}
+
+/// What the thread remembers from one turn to the next.
+struct Turns {
+    started: Instant<Monotonic>,
+    pacing: Pacing,
+    /// What the pacing has been told so far is of blocks of these orders: the granule's, and the
+    /// lowest that is hinted.
+    paced_orders: (u32, u32),
+    price: Price,
+    /// Pages handed to the host since the thread started.
+    submitted: u64,
+    /// When it last looked for what is below the watermark.
+    looked: Instant<Monotonic>,
+    /// It hands over what there is.
+    hinting: bool,
+    /// Something was handed over since that began.
+    found: bool,
+    /// Enough for the watermark was there, and nothing of it could be taken: a wake-up would find
+    /// the same, so none is asked for until the next look.
+    vain: bool,
+    /// Memory is held back. A wake-up by the watermark would find the same, too.
+    paced: bool,
+    stalled: bool,
+    status: Option<Status>,
+}
+
+impl Turns {
+    fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            pacing: Pacing::new(),
+            paced_orders: (0, 0),
+            price: Price::new(),
+            submitted: 0,
+            looked: Instant::now(),
+            hinting: false,
+            found: false,
+            vain: false,
+            paced: false,
+            stalled: false,
+            status: None,
+        }
+    }
+
+    /// Does what there is to do. Returns how long to sleep after it, in milliseconds; [`None`] if
+    /// there is more to do.
+    fn take(&mut self, shared: &Shared, token: &InThread) -> Option<u32> {
+        let rested = self.looked.elapsed().as_millis() >= i64::from(policy::TRICKLE_MS);
 
         if rested {
-            vain = false;
+            self.vain = false;
         }
         // Before anything is looked at, so that what is freed later wakes the thread. Not while
         // it hints: the host's answers drive it then.
-        if !hinting && !vain {
+        if !self.hinting && !self.vain && !self.paced {
             queue::rearm();
         }
 
@@ -118,48 +188,179 @@ fn run(shared: &Shared) {
 
         let knobs = shared.knobs();
         let state = queue::State::now();
-        let may = knobs.enabled() && state.has_device();
-        if may && !hinting {
-            let min_order = knobs.min_order().max(state.min_order());
-
-            due = !vain && batch::is_due(&knobs, min_order);
-            hinting = due || (rested && batch::is_left(&knobs, min_order));
-            found = false;
+        let flush = shared.flushes.wanted();
+        if let (Some(flush), false) = (flush, state.has_device()) {
+            shared.flushes.finished(flush, false);
         }
-        if may && hinting {
-            let pass = batch::hint(&knobs, &shared.stats, &token);
+        if rested && !self.hinting {
+            self.looked = Instant::now();
+        }
 
-            if pass.submitted && !found {
-                shared.stats.woken();
-                found = true;
+        let mut again_ms = policy::TRICKLE_MS;
+        if state.has_device() && (knobs.enabled() || flush.is_some()) {
+            if rested && !self.hinting {
+                self.rest(&knobs);
             }
-            if !pass.full {
-                hinting = false;
-                vain = due && !found;
-                looked = Instant::now();
+
+            let plan = Plan::new(&knobs, &state);
+            let decision = self.look(shared, &plan, &knobs, token);
+            let plan = if flush.is_some() {
+                self.pace(false);
+                plan.all()
+            } else {
+                self.pace(decision.paced);
+                plan.up_to(decision.pages)
+            };
+
+            if self.paced {
+                again_ms = u32::try_from(decision.again_ns / 1_000_000)
+                    .unwrap_or(u32::MAX)
+                    .clamp(1, policy::TRICKLE_MS);
+            }
+            match self.hint(shared, &knobs, &plan, rested, flush, token) {
+                Some(Pass::Failed) if flush.is_some() => again_ms = policy::FLUSH_RETRY_MS,
+                // All that may be hinted now is, or it is less than a block, or it can't be had:
+                // it is time that makes it more.
+                Some(Pass::Over | Pass::Failed) if self.paced => {}
                 // What was freed meanwhile did not wake the thread.
-                continue;
+                Some(Pass::Over | Pass::Failed) => return None,
+                Some(Pass::Full) | None => {}
             }
-        } else if rested {
-            looked = Instant::now();
+        } else {
+            // What happens while nothing is hinted is no news to the pacing.
+            self.pacing = Pacing::new();
+            self.pace(false);
         }
+        shared.pacing.paced.store(self.paced, Relaxed);
 
         let state = queue::State::now();
         if state.in_flight() && !queue::arm() {
-            continue;
+            return None;
         }
-        if policy::is_stalled(state.oldest_ns()) != stalled {
-            stalled = !stalled;
-            if stalled {
+        self.notice(shared, &state);
+        Some(if state.in_flight() {
+            policy::STALL_CHECK_MS.min(again_ms)
+        } else {
+            again_ms
+        })
+    }
+
+    /// Memory is held back from now on, or not.
+    fn pace(&mut self, paced: bool) {
+        // The watermark was not to wake the thread; it is again, before anything is looked at.
+        if self.paced && !paced && !self.hinting {
+            queue::rearm();
+        }
+        self.paced = paced;
+    }
+
+    /// Asks the pacing how much may be hinted.
+    fn look(&mut self, shared: &Shared, plan: &Plan, knobs: &Knobs, token: &InThread) -> Decision {
+        let free = batch::Free::now(plan, token);
+        let order = knobs.granule_order();
+        let price_ns = self.price.ns(order);
+
+        // Numbers of other blocks can't be compared with those before.
+        if self.paced_orders != (order, plan.min_order()) {
+            self.paced_orders = (order, plan.min_order());
+            self.pacing = Pacing::new();
+        }
+        let decision = self.pacing.look(
+            &Look {
+                now_ns: u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(0),
+                reused: queue::reused() >> order,
+                hinted: self.submitted,
+                free: free.total,
+                backlog: free.backlog,
+                backlog_min: free.backlog_min,
+            },
+            &Terms {
+                budget_permille: knobs.get(Knob::ReuseBudgetPermille),
+                granule_pages: 1 << order,
+                price_ns,
+                block_pages: 1 << zone::MAX_PAGE_ORDER,
+                cycle_pages: kb_to_pages(pacing::CYCLE_KB),
+            },
+        );
+
+        shared.pacing.price_ns.store(price_ns, Relaxed);
+        shared
+            .pacing
+            .balance_us
+            .store(self.pacing.balance_ns() / 1000, Relaxed);
+        decision
+    }
+
+    /// What is done now and then, when there is nothing urgent.
+    fn rest(&mut self, knobs: &Knobs) {
+        // What they hold is free, and in an idle guest nobody needs it there.
+        zone::drain();
+        if knobs.get(Knob::ReuseBudgetPermille) != 0 && self.submitted != 0 {
+            self.price.probe(knobs.granule_order());
+        }
+    }
+
+    /// Hands over what there is to hint, if it is time to. [`None`] if it is not.
+    fn hint(
+        &mut self,
+        shared: &Shared,
+        knobs: &Knobs,
+        plan: &Plan,
+        rested: bool,
+        flush: Option<u64>,
+        token: &InThread,
+    ) -> Option<Pass> {
+        let due = !self.vain && batch::is_due(plan, knobs);
+
+        if !self.hinting {
+            let left = || (rested || self.paced) && batch::is_left(plan);
+
+            self.hinting = plan.is_any() && (flush.is_some() || due || left());
+            self.found = false;
+        }
+        if !self.hinting {
+            return None;
+        }
+
+        let mut submitted = 0;
+        let pass = batch::hint(plan, &mut submitted, &shared.stats, token);
+
+        if submitted != 0 {
+            self.submitted = self.submitted.saturating_add(submitted);
+            if !self.found {
+                shared.stats.woken();
+                self.found = true;
+            }
+        }
+        if pass != Pass::Full {
+            self.hinting = false;
+            self.vain = due && !self.found && !self.paced;
+            if self.found || flush.is_some() {
+                self.looked = Instant::now();
+                knobs::notify_backlog();
+            }
+        }
+        if let (Some(flush), Pass::Over) = (flush, &pass) {
+            shared.flushes.finished(flush, true);
+        }
+        Some(pass)
+    }
+
+    /// Tells those who watch what has changed.
+    fn notice(&mut self, shared: &Shared, state: &queue::State) {
+        if policy::is_stalled(state.oldest_ns()) != self.stalled {
+            self.stalled = !self.stalled;
+            if self.stalled {
                 shared.stats.stalled();
                 queue::trace_stall(state.oldest_ns());
                 pr_warn_once!("the host does not answer; hinting goes on when it does\n");
             }
         }
-        wait(if state.in_flight() {
-            policy::STALL_CHECK_MS
-        } else {
-            policy::TRICKLE_MS
-        });
+
+        let (status, _) = Status::now(shared);
+        if self.status != Some(status) {
+            self.status = Some(status);
+            knobs::notify_status();
+        }
     }
 }

@@ -26,6 +26,12 @@ pub(crate) fn pageblock_order() -> u32 {
     unsafe { ffi::ph_pageblock_order() }
 }
 
+/// Puts what the per-CPU lists hold on the free lists. Sleeps.
+pub(crate) fn drain() {
+    // SAFETY: No requirements but process context.
+    unsafe { ffi::page_hinting_drain() };
+}
+
 /// A zone with memory.
 #[derive(Clone, Copy)]
 pub(crate) struct Zone(NonNull<kernel::bindings::zone>);
@@ -78,6 +84,15 @@ impl Zone {
         Some(area)
     }
 
+    /// How low the unhinted blocks have been since this was called last.
+    pub(crate) fn take_low(self) -> Low {
+        let mut low = [0; NR_PAGE_ORDERS as usize];
+
+        // SAFETY: The zone is valid, and `low` has room for all orders.
+        unsafe { ffi::page_hinting_get_low(self.as_ptr(), low.as_mut_ptr()) };
+        Low(low)
+    }
+
     /// A snapshot of the zone's numbers.
     pub(crate) fn info(self) -> ZoneInfo {
         let mut info = ffi::page_hinting_zone_info {
@@ -92,6 +107,18 @@ impl Zone {
         // SAFETY: The zone is valid as zones are never freed, and `info` is valid for writes.
         unsafe { ffi::page_hinting_get_zone_info(self.as_ptr(), &mut info) };
         ZoneInfo(info)
+    }
+}
+
+/// The fewest unhinted blocks of each order that a zone had in a time.
+pub(crate) struct Low([usize; NR_PAGE_ORDERS as usize]);
+
+impl Low {
+    /// Their size in pages.
+    pub(crate) fn pages(&self, order: u32) -> u64 {
+        let blocks = self.0.get(order as usize).copied().unwrap_or(0);
+
+        (blocks as u64).saturating_mul(1 << order)
     }
 }
 

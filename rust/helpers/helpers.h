@@ -91,9 +91,14 @@ enum ph_attr {
 	PH_HIGH_WATERMARK_KB,
 	PH_LOW_WATERMARK_KB,
 	PH_BATCH_KB,
+	PH_REUSE_BUDGET_PERMILLE,
+	PH_HOST_GRANULE_KB,
+	PH_FLUSH_TIMEOUT_MS,
+	PH_FLUSH,
 	PH_STATUS,
 	PH_HINTED_KB,
 	PH_REHINTED_KB,
+	PH_REUSED_KB,
 	PH_BACKLOG_KB,
 	PH_ISOLATED_KB,
 	PH_ISOLATED_PEAK_KB,
@@ -110,7 +115,8 @@ enum ph_attr {
  * @show: value of a number
  * @status: value of PH_STATUS; sets @seconds to how long it has been so, or
  *	leaves it alone where the status is one word
- * @store: set a knob; returns 0 or a negative errno
+ * @store: set a knob, or do what PH_FLUSH asks for; returns 0 or a negative
+ *	errno
  *
  * Context: Process context; may sleep.
  */
@@ -133,5 +139,15 @@ int ph_sysfs_create(const struct ph_sysfs_ops *ops, void *data);
 
 /** ph_sysfs_remove() - remove it and wait for reads and writes under way. */
 void ph_sysfs_remove(void);
+
+/**
+ * ph_sysfs_notify() - wake those who poll a file
+ * @attr: PH_STATUS or PH_BACKLOG_KB
+ *
+ * Does nothing while there is no directory.
+ *
+ * Context: Process context; may sleep.
+ */
+void ph_sysfs_notify(unsigned int attr);
 
 #endif /* _PAGE_HINTING_HELPERS_H */

@@ -3,13 +3,17 @@
 #include <linux/kobject.h>
 #include <linux/kstrtox.h>
 #include <linux/mm.h>
+#include <linux/mutex.h>
 #include <linux/sysfs.h>
 
 #include "helpers.h"
 
 static const struct ph_sysfs_ops *ph_ops;
 static void *ph_data;
+
+/* The directory, NULL if there is none; for those who do not come through it. */
 static struct kobject *ph_kobj;
+static DEFINE_MUTEX(ph_kobj_lock);
 
 struct ph_attribute {
 	struct kobj_attribute attr;
@@ -65,10 +69,15 @@ PH_KNOB(min_order, PH_MIN_ORDER);
 PH_KNOB(high_watermark_kb, PH_HIGH_WATERMARK_KB);
 PH_KNOB(low_watermark_kb, PH_LOW_WATERMARK_KB);
 PH_KNOB(batch_kb, PH_BATCH_KB);
+PH_KNOB(reuse_budget_permille, PH_REUSE_BUDGET_PERMILLE);
+PH_KNOB(host_granule_kb, PH_HOST_GRANULE_KB);
+PH_KNOB(flush_timeout_ms, PH_FLUSH_TIMEOUT_MS);
+PH_ATTR(flush, PH_FLUSH, 0200, NULL, ph_store);
 PH_ATTR(status, PH_STATUS, 0444, ph_status_show, NULL);
 
 PH_STAT(hinted_kb, PH_HINTED_KB);
 PH_STAT(rehinted_kb, PH_REHINTED_KB);
+PH_STAT(reused_kb, PH_REUSED_KB);
 PH_STAT(backlog_kb, PH_BACKLOG_KB);
 PH_STAT(isolated_kb, PH_ISOLATED_KB);
 PH_STAT(isolated_peak_kb, PH_ISOLATED_PEAK_KB);
@@ -85,6 +94,10 @@ static struct attribute *ph_attrs[] = {
 	&ph_attr_high_watermark_kb.attr.attr,
 	&ph_attr_low_watermark_kb.attr.attr,
 	&ph_attr_batch_kb.attr.attr,
+	&ph_attr_reuse_budget_permille.attr.attr,
+	&ph_attr_host_granule_kb.attr.attr,
+	&ph_attr_flush_timeout_ms.attr.attr,
+	&ph_attr_flush.attr.attr,
 	&ph_attr_status.attr.attr,
 	NULL
 };
@@ -96,6 +109,7 @@ static const struct attribute_group ph_group = {
 static struct attribute *ph_stats_attrs[] = {
 	&ph_attr_hinted_kb.attr.attr,
 	&ph_attr_rehinted_kb.attr.attr,
+	&ph_attr_reused_kb.attr.attr,
 	&ph_attr_backlog_kb.attr.attr,
 	&ph_attr_isolated_kb.attr.attr,
 	&ph_attr_isolated_peak_kb.attr.attr,
@@ -121,16 +135,20 @@ static const struct attribute_group *ph_groups[] = {
 
 int ph_sysfs_create(const struct ph_sysfs_ops *ops, void *data)
 {
+	struct kobject *kobj;
 	int err;
 
 	ph_ops = ops;
 	ph_data = data;
 
-	ph_kobj = kobject_create_and_add("page_hinting", mm_kobj);
-	if (!ph_kobj)
+	kobj = kobject_create_and_add("page_hinting", mm_kobj);
+	if (!kobj)
 		return -ENOMEM;
 
-	err = sysfs_create_groups(ph_kobj, ph_groups);
+	err = sysfs_create_groups(kobj, ph_groups);
+	mutex_lock(&ph_kobj_lock);
+	ph_kobj = kobj;
+	mutex_unlock(&ph_kobj_lock);
 	if (err)
 		ph_sysfs_remove();
 	return err;
@@ -138,8 +156,23 @@ int ph_sysfs_create(const struct ph_sysfs_ops *ops, void *data)
 
 void ph_sysfs_remove(void)
 {
-	/* Not left to the last reference: the files must be gone when the module is. */
-	kobject_del(ph_kobj);
-	kobject_put(ph_kobj);
+	struct kobject *kobj;
+
+	mutex_lock(&ph_kobj_lock);
+	kobj = ph_kobj;
 	ph_kobj = NULL;
+	mutex_unlock(&ph_kobj_lock);
+	/* Not left to the last reference: the files must be gone when the module is. */
+	kobject_del(kobj);
+	kobject_put(kobj);
+}
+
+void ph_sysfs_notify(unsigned int attr)
+{
+	mutex_lock(&ph_kobj_lock);
+	if (ph_kobj && attr == PH_STATUS)
+		sysfs_notify(ph_kobj, NULL, "status");
+	else if (ph_kobj && attr == PH_BACKLOG_KB)
+		sysfs_notify(ph_kobj, "stats", "backlog_kb");
+	mutex_unlock(&ph_kobj_lock);
 }
