@@ -5,6 +5,9 @@
 
 . "$(dirname "$0")/lib.sh"
 
+# shellcheck disable=SC2034 # for load
+all_defaults=1
+
 # knob default minimum maximum
 # High and low have a maximum that leaves room for the other one.
 TABLE="
@@ -12,7 +15,10 @@ enabled           1     0     1
 min_order         9     0     10
 high_watermark_kb 16384 1     4294967296
 low_watermark_kb  0     0     16383
-batch_kb          65536 4096  65536"
+batch_kb          65536 4096  65536
+reuse_budget_permille 10 0    1000
+host_granule_kb   2048  4     4096
+flush_timeout_ms  10000 1     3600000"
 
 for_each_knob() { # FUNCTION, called with a line of the table
 	local knob default min max

@@ -1,0 +1,115 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash source-path=SCRIPTDIR
+# What is needed again soon is not hinted each time, what is not is hinted at once,
+# and what was held back is hinted when it is idle.
+
+. "$(dirname "$0")/lib.sh"
+
+all_defaults=1
+
+MIB=192
+CYCLES=12
+
+# Memory was hinted long ago, and nothing of it counts as used again soon.
+settle() { # PERMILLE
+	limit_pcp_lists && load_fresh && set_knob reuse_budget_permille "$1" &&
+	set_knob flush_timeout_ms 60000 && set_knob flush 1 && sleep 12
+}
+
+# Sets $reused to the KiB that are used again after the first cycle of many.
+cycle() {
+	local n=1
+
+	memhog -t $MIB || return
+	reused=$(get stats/reused_kb)
+	while [ $n -lt $CYCLES ]; do
+		memhog -t $MIB || return
+		n=$((n + 1))
+	done
+	reused=$(($(get stats/reused_kb) - reused))
+}
+
+# What the same costs without pacing: it shows that there is something to save.
+test_without_pacing_all_is_used_again() {
+	local least
+
+	settle 0 && cycle || return
+	least=$((MIB * 1024 * (CYCLES - 1) / 2))
+	[ "$reused" -ge $least ] ||
+		fail "$reused KiB were used again in $CYCLES cycles of $MIB MiB, expected $least at least"
+}
+
+# After the first cycle that uses it again it is left alone.
+test_a_cycle_is_left_alone() {
+	local most
+
+	settle 10 && cycle || return
+	most=$((MIB * 1024 * 2))
+	[ "$reused" -le $most ] ||
+		fail "$reused KiB were used again in $CYCLES cycles of $MIB MiB, expected $most at most" || return
+	status_is paced || fail "the status is '$(get status)' while $(get stats/backlog_kb) KiB are held back"
+}
+
+test_idle_is_hinted() {
+	seconds wait_settled || return
+	[ "$took" -le 20 ] || fail "what was held back was hinted after $took s"
+}
+
+# Nothing but the burst was used since long.
+test_a_burst_is_hinted_at_once() {
+	local want
+
+	settle 10 || return
+	want=$(($(get stats/hinted_kb) + MIB * 1024 / 2))
+	memhog -t $MIB && sleep 0.5 || return
+	stat_at_least hinted_kb $want ||
+		fail "only $(get stats/hinted_kb) of $want KiB were hinted half a second after a burst"
+}
+
+test_flush_is_not_paced() {
+	local most
+
+	settle 10 && cycle && set_knob flush 1 || return
+	most=$(($(dma_kb) + 4096))
+	[ "$(get stats/backlog_kb)" -le $most ] ||
+		fail "$(get stats/backlog_kb) KiB are held back after a flush"
+}
+
+# What was assumed until it was measured, for a page of 2 MiB.
+ASSUMED_NS=257000
+PACING=/sys/kernel/debug/page_hinting/pacing
+
+price() {
+	awk '$1 == "price_ns" { print $2 }' $PACING
+}
+
+is_measured() {
+	[ "$(price)" -ne $ASSUMED_NS ]
+}
+
+test_the_price_is_measured() {
+	load_fresh && wait_for "the price of reuse to be measured" is_measured || return
+	[ "$(price)" -gt 0 ] || fail "it costs nothing to bring memory back, says $PACING"
+}
+
+# What was used before the module was loaded is no reason to measure again and again.
+test_an_idle_guest_is_left_in_peace() {
+	local before
+
+	unload && load && wait_for "the price of reuse to be measured" is_measured || return
+	# It is measured three times, at two looks' distance, and then not for ten seconds.
+	sleep 9
+	before=$(get stats/reused_kb)
+	sleep 13
+	expect "reused_kb of an idle guest" "$(get stats/reused_kb)" "$before"
+}
+
+run_tests \
+	test_without_pacing_all_is_used_again \
+	test_a_cycle_is_left_alone \
+	test_idle_is_hinted \
+	test_a_burst_is_hinted_at_once \
+	test_flush_is_not_paced \
+	test_the_price_is_measured \
+	test_an_idle_guest_is_left_in_peace

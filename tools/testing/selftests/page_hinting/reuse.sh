@@ -1,0 +1,103 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash source-path=SCRIPTDIR
+# Hinted memory that is used again is counted, in pages of the host, and what is
+# left of such a page is not Offline any more.
+
+. "$(dirname "$0")/lib.sh"
+
+MIB=128
+
+# All that is free in blocks of 2 MiB is Offline, and what is in smaller ones is not,
+# as it was used since it was hinted last; what a process frees does not stay with a CPU.
+all_is_hinted() { # KNOB VALUE
+	limit_pcp_lists && load_fresh && set_knob enabled 0 &&
+	memhog -T $(($(small_kb) / 1024 + 32)) &&
+	set_knob "$1" "$2" && set_knob enabled 1 && wait_settled &&
+	set_knob flush_timeout_ms 60000 && set_knob flush 1 || return
+	small=$(small_kb)
+}
+
+# Free memory in KiB that is in smaller blocks, and used up first by small pages.
+small_kb() {
+	awk '{ kb = 4; for (i = 5; i < 14; i++) { n += $i * kb; kb *= 2 } } END { print n + 0 }' \
+		/proc/buddyinfo
+}
+
+# Sets $reused to the KiB that a command uses again.
+reused_by() { # COMMAND...
+	reused=$(get stats/reused_kb)
+	"$@" || return
+	reused=$(($(get stats/reused_kb) - reused))
+}
+
+# A program needs its MiB, page tables and little else.
+is_about() { # LEAST MOST
+	if [ "$reused" -lt "$1" ] || [ "$reused" -gt "$2" ]; then
+		fail "$reused KiB were used again, expected $1 to $2; $small KiB were free in small blocks"
+	fi
+}
+
+test_huge_pages_count_once() {
+	all_is_hinted host_granule_kb 2048 && reused_by memhog -t $MIB &&
+	is_about $((MIB * 1024 - 4096)) $(((MIB + 24) * 1024))
+}
+
+test_small_pages_count_as_the_host_has_them() {
+	all_is_hinted host_granule_kb 2048 && reused_by memhog -T $MIB &&
+	is_about $((MIB * 1024 - small - 4096)) $(((MIB + 24) * 1024)) || return
+	[ $((reused % 2048)) -eq 0 ] || fail "$reused KiB were used again, no number of pages of 2 MiB"
+}
+
+test_small_pages_count_as_they_are() {
+	all_is_hinted host_granule_kb 4 && reused_by memhog -T $MIB &&
+	is_about $((MIB * 1024 - small - 4096)) $(((MIB + 24) * 1024)) || return
+	[ $((reused % 2048)) -ne 0 ] || fail "$reused KiB were used again, a number of pages of 2 MiB"
+}
+
+# Tagged memory in blocks below 2 MiB.
+tagged_kb() {
+	awk '$3 < 9 { kb += $9 } END { print kb + 0 }' /sys/kernel/debug/page_hinting/zones
+}
+
+# Sets $tagged to how much more that is while a program holds small pages, which are
+# no number of blocks, and nothing is hinted.
+cut_a_block() { # GRANULE
+	all_is_hinted host_granule_kb "$1" && set_knob enabled 0 || return
+	mkfifo /tmp/reuse || return
+	before=$(tagged_kb)
+	"$DIR/memhog" -T 67 < /tmp/reuse > /tmp/held &
+	holder=$!
+	background="$background $holder"
+	exec 5> /tmp/reuse
+	rm /tmp/reuse
+	wait_for "a program to hold small pages" grep -q touched /tmp/held
+	tagged=$(($(tagged_kb) - before))
+	exec 5>&-
+	wait "$holder" || fail "memhog: status $?"
+}
+
+test_no_tag_below_a_granule() {
+	cut_a_block 2048 || return
+	[ "$tagged" -le 0 ] || fail "$tagged KiB more are tagged in blocks below 2 MiB"
+}
+
+test_tags_below_a_small_granule() {
+	cut_a_block 4 || return
+	[ "$tagged" -gt 0 ] || fail "no more is tagged in blocks below 2 MiB with host_granule_kb 4"
+}
+
+test_unhinted_memory_is_not_reused() {
+	load_fresh && set_knob enabled 0 && drop_caches || return
+	# What is Offline still is used up: all but what is in use.
+	memhog -t "$(spare_mib)" && reused_by memhog -t 64 || return
+	expect "KiB used again with nothing hinted" "$reused" 0
+}
+
+run_tests \
+	test_huge_pages_count_once \
+	test_small_pages_count_as_the_host_has_them \
+	test_small_pages_count_as_they_are \
+	test_no_tag_below_a_granule \
+	test_tags_below_a_small_granule \
+	test_unhinted_memory_is_not_reused
