@@ -45,8 +45,7 @@ patch_tree() {
 # --- The configuration ------------------------------------------------------
 
 kmake() {
-	make -C "$entry/source" O="$build" ARCH=x86_64 LLVM="$llvm" LOCALVERSION= \
-		KBUILD_BUILD_USER=page_hinting KBUILD_BUILD_HOST=localhost -j"$jobs" "$@"
+	kernel_make "$entry/source" "$build" "$@"
 }
 
 # What the fragments ask for, as NAME=VALUE, the last word on each.

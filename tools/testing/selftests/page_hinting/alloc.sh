@@ -1,13 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=dash source-path=SCRIPTDIR
-# The thread that hints allocates nothing: no tracepoint of an allocation is
-# hit in it, and it does not notice when each of its allocations would fail.
+# The thread that hints allocates nothing, from its first instruction on: no tracepoint
+# of an allocation is hit in it, and it does not notice when each of its allocations
+# would fail.
 
 . "$(dirname "$0")/lib.sh"
 
 MIB=512
-TRACING=/sys/kernel/tracing
 FAULTS="/sys/kernel/debug/failslab /sys/kernel/debug/fail_page_alloc"
 EVENTS="kmem/kmalloc kmem/kmem_cache_alloc kmem/mm_page_alloc"
 # As many failures as there can be in a test, and a number that is seen to sink.
@@ -44,40 +44,47 @@ hints() {
 	wait_settled
 }
 
+# Not what interrupts allocate on top of a process. This shell is traced as well, to see
+# that the trace works.
+trace_allocations() { # WHOSE
+	local event
+
+	trace_nothing || return
+	for event in $EVENTS; do
+		trace_event "$event" 1 "($1 || common_pid == $$) && !(common_flags & 24)" || return
+	done
+}
+
 # Lines of the trace that are of this process.
 traced() { # PID
 	awk -v pid="$1" '!/^#/ && $0 ~ ("-" pid " +\\[") { n++ } END { print n + 0 }' \
 		$TRACING/trace
 }
 
-trace() { # 0 or 1, FILTER
-	local event
+nothing_was_allocated() {
+	local in_thread event
 
 	for event in $EVENTS; do
-		echo "$2" > "$TRACING/events/$event/filter" &&
-		echo "$1" > "$TRACING/events/$event/enable" ||
-			fail "event $event" || return
+		trace_event "$event" 0 || return
 	done
-}
-
-# Not what interrupts allocate on top of the thread. This shell is traced as
-# well, to see that the trace works.
-test_no_allocation_is_traced() {
-	local in_thread
-
-	start || return
-	[ -e $TRACING/trace ] || mount -t tracefs tracing $TRACING ||
-		fail "no tracefs" || return
-	echo > $TRACING/trace
-	trace 1 "(common_pid == $thread || common_pid == $$) && !(common_flags & 24)" || return
-	hints
-	trace 0 0 || return
 	in_thread=$(traced "$thread")
 	[ "$(traced $$)" -gt 0 ] || fail "the trace has nothing of this shell" || return
 	[ "$in_thread" -eq 0 ] || {
 		ktap_print_msg "$(grep -e "-$thread " $TRACING/trace | head -n 5)"
 		fail "$in_thread allocations in the thread"
 	}
+}
+
+# By its name, which it has before it runs: its number nobody knows yet.
+test_no_allocation_from_the_start() {
+	if loaded; then
+		unload || return
+	fi
+	trace_allocations 'comm == "page_hinting"' && start && nothing_was_allocated
+}
+
+test_no_allocation_is_traced() {
+	start && trace_allocations "common_pid == $thread" && hints && nothing_was_allocated
 }
 
 set_faults() { # PROBABILITY
@@ -126,5 +133,6 @@ test_all_allocations_fail() {
 }
 
 run_tests \
+	test_no_allocation_from_the_start \
 	test_no_allocation_is_traced \
 	test_all_allocations_fail

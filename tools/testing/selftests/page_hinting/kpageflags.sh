@@ -8,11 +8,6 @@
 
 MIB=64
 
-# Pages of all free blocks that are tagged Offline, by the module's table.
-offline_pages() {
-	awk '!/^#/ { n += $9 } END { print n / 4 }' /sys/kernel/debug/page_hinting/zones
-}
-
 flags_match_table() {
 	table=$(offline_pages)
 	count_flags && [ "$buddy_offline" -eq "$table" ]
@@ -44,10 +39,6 @@ test_in_flight() {
 test_answered() {
 	sim_answer_all &&
 	wait_for "all of the block to be BUDDY and OFFLINE" range_is_offline "$block" $BLOCK
-}
-
-range_is_unhinted() { # FIRST NUMBER
-	count_flags "$@" && [ "$buddy" -eq "$2" ] && [ "$buddy_offline" -eq 0 ]
 }
 
 # The device goes, and the block is as free as before.

@@ -12,6 +12,7 @@
 #   PAGE_HINTING_SYSFS  its directory, default /sys/kernel/mm/page_hinting
 #   PAGE_HINTING_HOST   number of the open file that takes requests to the host
 #   PAGE_HINTING_SOAK   1 for many more cycles of what can be repeated
+#   PAGE_HINTING_LAST   leave off after this test, such as "unload"
 
 DIR=$(dirname "$(readlink -f "$0")")
 if [ -r "$DIR/ktap_helpers.sh" ]; then
@@ -24,13 +25,16 @@ fi
 
 KO=${PAGE_HINTING_KO:-/lib/modules/page_hinting.ko}
 SYSFS=${PAGE_HINTING_SYSFS:-/sys/kernel/mm/page_hinting}
-KNOBS="enabled min_order high_watermark_kb low_watermark_kb batch_kb"
-STATS="hinted_kb rehinted_kb backlog_kb isolated_kb isolated_peak_kb requests acks errors stalls ack_us_max wakeups"
+KNOBS="enabled min_order high_watermark_kb low_watermark_kb batch_kb
+	reuse_budget_permille host_granule_kb flush_timeout_ms"
+STATS="hinted_kb rehinted_kb reused_kb backlog_kb isolated_kb isolated_peak_kb requests acks errors stalls ack_us_max wakeups"
 BALLOON=/sys/bus/virtio/drivers/virtio_balloon
 
 # Longest waits in seconds.  A debug guest under TCG needs most of them, a
 # release guest none: a wait ends as soon as what it waits for is there.
 WAIT=${PAGE_HINTING_WAIT:-60}
+
+LAST=${PAGE_HINTING_LAST:-}
 
 # --- verdicts ---
 
@@ -44,10 +48,22 @@ skip() { # TEXT
 	return "$KSFT_SKIP"
 }
 
+# The tests as far as they are wanted: all, unless one of them is to be the last.
+wanted() { # TEST...
+	local t
+
+	for t in "$@"; do
+		echo "$t"
+		[ "$t" != "test_$LAST" ] || return 0
+	done
+}
+
 # Runs each test, then the check that none of them upset the kernel.
 run_tests() { # TEST...
 	local t name ret
 
+	# shellcheck disable=SC2046 # names
+	set -- $(wanted "$@")
 	ktap_print_header
 	ktap_set_plan $(($# + 1))
 	mark="page_hinting selftest $(basename "$0") $$"
@@ -158,18 +174,24 @@ nothing_left() {
 	fi
 }
 
+# Most tests want to see all that is free hinted at once, however often it was
+# used before, and tags in halves of a host's page. Who does not sets this to 1.
+all_defaults=
+
 load() {
 	local errno
 
 	errno=$("$DIR/finit_module" "$KO") || return 1
-	[ "$errno" = ok ] || fail "loading $KO: $errno"
+	[ "$errno" = ok ] || fail "loading $KO: $errno" || return
+	[ -n "$all_defaults" ] ||
+		{ set_knob reuse_budget_permille 0 && set_knob host_granule_kb 4; }
 }
 
 unload() {
 	rmmod page_hinting || fail "rmmod failed"
 }
 
-# Leaves a module that was loaded now, with every knob at its default.
+# Leaves a module that was loaded now, with every knob as load() leaves it.
 load_fresh() {
 	if loaded; then
 		unload || return 1
@@ -553,6 +575,33 @@ range_is_offline() { # FIRST NUMBER
 	count_flags "$@" && [ "$pages" -eq "$2" ] && [ "$buddy_offline" -eq "$2" ]
 }
 
+# All of it is free, and the host does not know.
+range_is_unhinted() { # FIRST NUMBER
+	count_flags "$@" && [ "$buddy" -eq "$2" ] && [ "$buddy_offline" -eq 0 ]
+}
+
+# Pages of all free blocks that are tagged Offline, by the module's table.
+offline_pages() {
+	awk '!/^#/ { n += $9 } END { print n / 4 }' /sys/kernel/debug/page_hinting/zones
+}
+
+# --- tracing ---
+
+TRACING=/sys/kernel/tracing
+
+# The trace is empty and nothing is traced.
+trace_nothing() {
+	[ -e $TRACING/trace ] || mount -t tracefs tracing $TRACING || fail "no tracefs" || return
+	echo 0 > $TRACING/events/enable && echo > $TRACING/trace
+}
+
+# Begins or ends to trace an event, if a process meets the condition. 0 is none.
+trace_event() { # EVENT 0|1 [FILTER]
+	if ! echo "${3:-0}" > "$TRACING/events/$1/filter" || ! echo "$2" > "$TRACING/events/$1/enable"; then
+		fail "event $1"
+	fi
+}
+
 # --- the balloon device ---
 
 balloon_device() { # prints the name of the bound device, such as virtio0
@@ -645,8 +694,13 @@ sim_contig() { # FIRST NUMBER [MS]: see contig in page_hinting_sim.c
 	"$DIR/sysfs_write" $SIM/contig "$*"
 }
 
-# Pages of an order-10 block.
+# Pages of an order-10 block, and of its halves, which are pageblocks.
 BLOCK=1024
+HALF=$((BLOCK / 2))
+
+# Tries, where the host has to answer while somebody waits for it: how long the
+# machine takes meanwhile is not up to the test.
+TRIES=5
 
 # No more than one such block is out at a time.
 one_block_at_a_time() {
@@ -670,6 +724,58 @@ hold_range() {
 	# shellcheck disable=SC2034 # for who calls
 	read -r block count < $SIM/held
 	expect "pages with the host" "$count" $BLOCK && sim_set mode now
+}
+
+in_cma() { # FIRST NUMBER
+	local dir first count
+
+	for dir in /sys/kernel/debug/cma/*/; do
+		[ -r "$dir/base_pfn" ] || continue
+		read -r first < "$dir/base_pfn"
+		read -r count < "$dir/count"
+		if [ $(($1 + $2)) -gt "$first" ] && [ "$1" -lt $((first + count)) ]; then
+			return 0
+		fi
+	done
+	return 1
+}
+
+# An order-10 block of no CMA area, which alloc_contig_range() would refuse.
+hold_block() {
+	local tries=0
+
+	while [ $tries -lt $TRIES ]; do
+		hold_range || return
+		in_cma "$block" $BLOCK || return 0
+		tries=$((tries + 1))
+	done
+	fail "each of $TRIES blocks was of a CMA area"
+}
+
+# --- memory failure ---
+
+HWPOISON=/sys/kernel/debug/hwpoison
+
+need_hwpoison() {
+	[ -d $HWPOISON ] || skip "this kernel has no hwpoison-inject"
+}
+
+corrupted_kb() {
+	awk '/^HardwareCorrupted:/ { print $2 }' /proc/meminfo
+}
+
+# A page in the second half of the block.
+poison_page() {
+	page=$((block + HALF + 5))
+	"$DIR/sysfs_write" $HWPOISON/corrupt-pfn $page > /dev/null
+	count_flags "$page" 1 && expect "the page, poisoned" "$hwpoison" 1 &&
+	expect HardwareCorrupted "$(corrupted_kb)" 4
+}
+
+unpoison() {
+	expect "unpoisoning" "$("$DIR/sysfs_write" $HWPOISON/unpoison-pfn "$page")" ok &&
+	expect HardwareCorrupted "$(corrupted_kb)" 0 &&
+	count_flags "$page" 1 && expect "the page, poisoned" "$hwpoison" 0
 }
 
 # From now on the host answers at once, and what it has as well.

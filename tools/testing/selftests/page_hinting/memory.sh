@@ -7,7 +7,6 @@
 
 . "$(dirname "$0")/lib.sh"
 
-TRACING=/sys/kernel/tracing
 # Bytes that may be kept beside the module itself: of files in sysfs and debugfs,
 # and of what the module allocates, however large the guest is. The debug guest's
 # allocator adds something to each.
@@ -18,11 +17,10 @@ events() { # 0 or 1, PID
 	local event
 
 	for event in kmalloc kmem_cache_alloc; do
-		echo "common_pid == ${2:-0}" > "$TRACING/events/kmem/$event/filter" &&
-		echo "$1" > "$TRACING/events/kmem/$event/enable" || fail "event $event" || return
+		trace_event "kmem/$event" "$1" "common_pid == ${2:-0}" || return
 	done
 	for event in kfree kmem_cache_free; do
-		echo "$1" > "$TRACING/events/kmem/$event/enable" || fail "event $event" || return
+		trace_event "kmem/$event" "$1" || return
 	done
 }
 
@@ -72,7 +70,7 @@ test_what_insmod_keeps() {
 	if loaded; then
 		unload || return
 	fi
-	[ -e $TRACING/trace ] || mount -t tracefs tracing $TRACING || fail "no tracefs" || return
+	trace_nothing || return
 	echo 8192 > $TRACING/buffer_size_kb
 	rm -f $trace.go
 	mkfifo $trace.go || fail "mkfifo" || return

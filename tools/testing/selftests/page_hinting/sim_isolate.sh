@@ -7,39 +7,7 @@
 
 . "$(dirname "$0")/lib.sh"
 
-HALF=$((BLOCK / 2))
 MEMORY=/sys/devices/system/memory
-HWPOISON=/sys/kernel/debug/hwpoison
-
-# Tries, where the host has to answer while somebody waits for it: how long the
-# machine takes meanwhile is not up to the test.
-TRIES=5
-
-in_cma() { # FIRST NUMBER
-	local dir first count
-
-	for dir in /sys/kernel/debug/cma/*/; do
-		[ -r "$dir/base_pfn" ] || continue
-		read -r first < "$dir/base_pfn"
-		read -r count < "$dir/count"
-		if [ $(($1 + $2)) -gt "$first" ] && [ "$1" -lt $((first + count)) ]; then
-			return 0
-		fi
-	done
-	return 1
-}
-
-# An order-10 block of no CMA area, which alloc_contig_range() would refuse.
-hold_block() {
-	local tries=0
-
-	while [ $tries -lt $TRIES ]; do
-		hold_range || return
-		in_cma "$block" $BLOCK || return 0
-		tries=$((tries + 1))
-	done
-	fail "each of $TRIES blocks was of a CMA area"
-}
 
 # It is held as before, and nothing is left isolated by who wanted it.
 is_still_held() {
@@ -203,18 +171,6 @@ test_online_again() {
 
 # --- memory failure ---
 
-corrupted_kb() {
-	awk '/^HardwareCorrupted:/ { print $2 }' /proc/meminfo
-}
-
-# A page in the second half of the block.
-poison_page() {
-	page=$((block + HALF + 5))
-	"$DIR/sysfs_write" $HWPOISON/corrupt-pfn $page > /dev/null
-	count_flags "$page" 1 && expect "the page, poisoned" "$hwpoison" 1 &&
-	expect HardwareCorrupted "$(corrupted_kb)" 4
-}
-
 # The half without it is free. Of the other half, all but the page comes back,
 # in pieces so small that somebody may want one of them.
 is_back_without_the_page() {
@@ -229,14 +185,8 @@ page_stays_off() {
 	expect HardwareCorrupted "$(corrupted_kb)" 4
 }
 
-unpoison() {
-	expect "unpoisoning" "$("$DIR/sysfs_write" $HWPOISON/unpoison-pfn "$page")" ok &&
-	expect HardwareCorrupted "$(corrupted_kb)" 0 &&
-	count_flags "$page" 1 && expect "the page, poisoned" "$hwpoison" 0
-}
-
 test_poisoned_page() {
-	[ -d $HWPOISON ] || skip "this kernel has no hwpoison-inject" || return
+	need_hwpoison || return
 	one_block_at_a_time && hold_block && poison_page && sim_answer_all &&
 	wait_for "the block to be free without the page" is_back_without_the_page &&
 	expect "poisoned pages that the host had" "$(sim_get poisoned)" 1 &&
@@ -245,7 +195,7 @@ test_poisoned_page() {
 
 # The device goes, and the block comes back untagged.
 test_poisoned_page_without_an_answer() {
-	[ -d $HWPOISON ] || skip "this kernel has no hwpoison-inject" || return
+	need_hwpoison || return
 	one_block_at_a_time && hold_block && poison_page && sim_unload &&
 	wait_for "isolated_kb of 0" stat_is isolated_kb 0 && page_stays_off &&
 	counts_agree && unpoison && sim_load mode=now && wait_settled && lists_are_right

@@ -111,6 +111,39 @@ test_while_the_host_is_silent() {
 		"with $(get stats/isolated_kb) KiB with a silent host"
 }
 
+# Milliseconds from when blocks came back, before a process was killed, to when blocks were
+# taken again after it.
+taken_again_after() {
+	awk '
+		{ for (i = 1; i <= NF; i++) if ($i ~ /^[0-9]+\.[0-9]+:$/) { time = $i * 1000; break } }
+		/ page_hinting_return: / && !killed { returned = time }
+		/ mark_victim: / { killed = 1 }
+		/ page_hinting_take: / && killed && returned { print int(time - returned); exit }
+	' $TRACING/trace
+}
+
+is_taken_again() {
+	pause=$(taken_again_after)
+	[ -n "$pause" ]
+}
+
+# What is out is had in time, if the host answers when memory is short; and is not taken
+# away again at once. A small guest has less out than can be told from what moves by itself.
+test_the_host_answers_at_the_last_moment() {
+	local event events="oom/mark_victim page_hinting/page_hinting_return page_hinting/page_hinting_take"
+
+	sim_answer_all && wait_settled && sim_set oom_ms 20 && sim_set mode never &&
+	memhog -t $(($(free_kb) / 2048)) && wait_for "status stalled" status_is stalled &&
+	trace_nothing || return
+	for event in $events; do
+		trace_event "$event" 1 || return
+	done
+	measure "host that answers at the last moment" && had_all_but 0 "of a host that answers" &&
+	wait_for "blocks to be taken after the kill" is_taken_again && trace_nothing || return
+	sim_set oom_ms 0
+	[ "$pause" -ge 900 ] || fail "blocks were taken again after $pause ms"
+}
+
 test_after_it_answered() {
 	sim_answer_all && wait_settled && sim_nothing_corrupted &&
 	measure "after all" && had_all_but 0 "after all" && nothing_is_lost
@@ -133,5 +166,6 @@ run_tests \
 	test_all_of_it_is_offline \
 	test_while_the_host_is_late \
 	test_while_the_host_is_silent \
+	test_the_host_answers_at_the_last_moment \
 	test_after_it_answered \
 	test_no_other_kernel_complaint

@@ -154,7 +154,7 @@ busy_while_reporting_waits() { # PARAMETER=VALUE...
 	wait_for "a report" reports_at_least 1 &&
 	sim_set mode never && memhog -t $MIB &&
 	wait_for "a report to a silent host" sim_at_least in_flight_kb 1 &&
-	seconds insmod_is_busy && took_at_most $BOUND "the failing insmod" && nothing_left || return
+	within $BOUND insmod_is_busy && nothing_left || return
 
 	# Reporting goes on as before, and the module is loaded once it can be.
 	reports=$(sim_get reports)

@@ -30,6 +30,19 @@ kicks_are_requests() {
 	[ "$(host_has notifies)" -eq "$(host_has requests)" ]
 }
 
+# The thread sleeps until a late host answers, and asks to be told of it.
+test_a_late_answer_interrupts() {
+	local interrupts answered
+
+	interrupts=$(host_has interrupts)
+	answered=$(host_has answered)
+	sim_host late 50 && memhog -t $MIB &&
+	wait_for "an answer" host_has_at_least answered $((answered + 1)) &&
+	wait_settled && sim_host now || return
+	[ "$(host_has interrupts)" -gt "$interrupts" ] ||
+		fail "no interrupt for $(($(host_has answered) - answered)) late answers"
+}
+
 # Freed pages merge up to order 10: of blocks of that order, many have a
 # neighbour that is free too.
 test_adjacent_blocks_share_a_descriptor() {
@@ -90,6 +103,26 @@ test_nobody_uses_what_the_host_has() {
 	sim_host now && wait_settled && echo 0 > $VSIM/scribble && no_faults
 }
 
+# While the device is reset, more memory is freed than the watermark.
+test_nothing_is_submitted_in_a_reset() {
+	local i=0 ret=0
+
+	while :; do
+		"$DIR/memhog" -t 64
+	done < /dev/null > /dev/null 2>&1 &
+	background=$!
+	echo 500 > $VSIM/reset_ms
+	while [ $i -lt 3 ] && [ $ret -eq 0 ]; do
+		unbind "$device" && no_faults && bind "$device" && sleep 0.5 || ret=$?
+		i=$((i + 1))
+	done
+	echo 0 > $VSIM/reset_ms
+	kill "$background"
+	wait "$background" 2> /dev/null
+	background=
+	[ $ret -eq 0 ] && wait_settled && no_faults
+}
+
 test_page_reporting_alone() {
 	unload && unplug && set_reporting_delay 100 && plug && memhog -t $MIB &&
 	wait_for "page_reporting to report" host_has_at_least answered 1 && no_faults
@@ -103,9 +136,11 @@ run_tests \
 	test_driver_binds \
 	test_numbers_agree \
 	test_a_kick_per_request \
+	test_a_late_answer_interrupts \
 	test_adjacent_blocks_share_a_descriptor \
 	test_several_requests_in_flight \
 	test_event_idx \
 	test_nobody_uses_what_the_host_has \
+	test_nothing_is_submitted_in_a_reset \
 	test_page_reporting_alone \
 	test_unplug

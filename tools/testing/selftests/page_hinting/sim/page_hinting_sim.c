@@ -13,6 +13,8 @@
  *   delay_ms   how late; for the modes late and reorder
  *   sync       at load only: no hinting_ops, as hv_balloon
  *   capacity   at load only: ranges that may be in flight
+ *   oom_ms     if not 0: all that is held is answered so many milliseconds after
+ *              memory runs out, before a process is killed
  * /sys/kernel/debug/page_hinting_sim/
  *   release    write N: answer all that is held now, in N milliseconds
  *   poke       write anything: change a word of what is held, as somebody would
@@ -21,6 +23,8 @@
  *   contig     write "first page frame, pages": allocate just these, until the
  *              file is closed; a third number is for release, just before, and
  *              ENODATA if none of the pages is held then
+ *   blocks     write "order, movable or unmovable or atomic": allocate such a
+ *              block, and keep all of them until the file is closed
  *   the rest   counters; see struct sim_counters
  *
  * submit(), reap() and arm() allocate nothing. Answers come from a thread of
@@ -41,6 +45,8 @@
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 #include <linux/mutex.h>
+#include <linux/notifier.h>
+#include <linux/oom.h>
 #include <linux/page_hinting.h>
 #include <linux/page_reporting.h>
 #include <linux/poison.h>
@@ -104,6 +110,10 @@ static uint delay_ms = 20;
 module_param(delay_ms, uint, 0644);
 MODULE_PARM_DESC(delay_ms, "How late the modes late and reorder answer, in milliseconds");
 
+static uint oom_ms;
+module_param(oom_ms, uint, 0644);
+MODULE_PARM_DESC(oom_ms, "If not 0, how long after memory runs out all is answered, in milliseconds");
+
 static bool sync;
 module_param(sync, bool, 0444);
 MODULE_PARM_DESC(sync, "Offer the synchronous report() alone");
@@ -153,6 +163,8 @@ struct sim_request {
  * @poisoned: pages not looked at, since they had become bad
  * @in_flight_kb: memory submitted and not yet returned
  * @in_flight_peak_kb: the most of it at a time
+ * @ranges: ranges submitted and not yet returned
+ * @ranges_peak: the most of them at a time
  */
 struct sim_counters {
 	u64 submitted;
@@ -168,6 +180,8 @@ struct sim_counters {
 	u64 poisoned;
 	u64 in_flight_kb;
 	u64 in_flight_peak_kb;
+	u64 ranges;
+	u64 ranges_peak;
 };
 
 static struct sim {
@@ -306,17 +320,18 @@ static void sim_end_request(struct sim_request *req, bool acked)
 		sim.count.cancelled++;
 	}
 	sim.count.in_flight_kb -= kb;
+	sim.count.ranges -= req->nents;
 	list_move(&req->list, &sim.unused);
 }
 
 static struct sim_request *sim_submit_request(struct scatterlist *sg,
 					      unsigned int nents, void *token)
 {
-	enum sim_mode mode = READ_ONCE(sim_mode);
 	struct sim_request *req;
+	enum sim_mode mode;
 
 	scoped_guard(spinlock, &sim.lock) {
-		if (mode == SIM_ERROR) {
+		if (READ_ONCE(sim_mode) == SIM_ERROR) {
 			sim.count.errors++;
 			return ERR_PTR(-EIO);
 		}
@@ -331,18 +346,20 @@ static struct sim_request *sim_submit_request(struct scatterlist *sg,
 	req->sg = sg;
 	req->nents = nents;
 	req->nr_pages = 0;
-	req->newest_first = mode == SIM_REORDER;
-	req->twice = mode == SIM_TWICE;
 	req->answered = false;
-	if (mode == SIM_NEVER)
-		req->due = KTIME_MAX;
-	else if (mode == SIM_LATE || mode == SIM_REORDER)
-		req->due = ktime_add_ms(ktime_get(), READ_ONCE(delay_ms));
-	else
-		req->due = 0;
 	sim_scribble(req);
 
 	scoped_guard(spinlock, &sim.lock) {
+		/* Not before: what was held until now may just have been released. */
+		mode = READ_ONCE(sim_mode);
+		req->newest_first = mode == SIM_REORDER;
+		req->twice = mode == SIM_TWICE;
+		if (mode == SIM_NEVER)
+			req->due = KTIME_MAX;
+		else if (mode == SIM_LATE || mode == SIM_REORDER)
+			req->due = ktime_add_ms(ktime_get(), READ_ONCE(delay_ms));
+		else
+			req->due = 0;
 		list_add_tail(&req->list, &sim.held);
 		sim.count.submitted++;
 		if (!token)
@@ -350,6 +367,8 @@ static struct sim_request *sim_submit_request(struct scatterlist *sg,
 		sim.count.in_flight_kb += req->nr_pages << (PAGE_SHIFT - 10);
 		sim.count.in_flight_peak_kb = max(sim.count.in_flight_peak_kb,
 						  sim.count.in_flight_kb);
+		sim.count.ranges += nents;
+		sim.count.ranges_peak = max(sim.count.ranges_peak, sim.count.ranges);
 	}
 	wake_up_process(sim.host);
 	return req;
@@ -564,6 +583,21 @@ static const struct file_operations sim_poke_fops = {
 	.write	= sim_poke_write,
 };
 
+/* Called before page hinting's, which waits for what is answered here. */
+static int sim_oom(struct notifier_block *nb, unsigned long unused, void *freed)
+{
+	unsigned int ms = READ_ONCE(oom_ms);
+
+	if (ms)
+		sim_release(ms);
+	return NOTIFY_OK;
+}
+
+static struct notifier_block sim_oom_nb = {
+	.notifier_call = sim_oom,
+	.priority = 1,
+};
+
 static int sim_held_show(struct seq_file *m, void *unused)
 {
 	struct sim_request *req;
@@ -614,12 +648,20 @@ static int sim_contig_open(struct inode *inode, struct file *file)
 	return 0;
 }
 
+/* Freed by less than a pageblock at a time, no piece of which stops at a per-CPU list. */
+#define SIM_CONTIG_PIECE	(pageblock_nr_pages / 2)
+
 static int sim_contig_release(struct inode *inode, struct file *file)
 {
 	struct sim_contig *contig = file->private_data;
 
-	if (contig->nr_pages)
-		free_contig_range(contig->pfn, contig->nr_pages);
+	while (contig->nr_pages) {
+		unsigned long nr = min(contig->nr_pages, SIM_CONTIG_PIECE);
+
+		free_contig_range(contig->pfn, nr);
+		contig->pfn += nr;
+		contig->nr_pages -= nr;
+	}
 	kfree(contig);
 	return 0;
 }
@@ -665,6 +707,77 @@ static const struct file_operations sim_contig_fops = {
 	.release	= sim_contig_release,
 };
 
+/* What a file of blocks has allocated: lists of the blocks, by order. */
+struct sim_blocks {
+	struct mutex lock;
+	struct list_head pages[NR_PAGE_ORDERS];
+};
+
+static const char * const sim_kinds[] = { "movable", "unmovable", "atomic" };
+static const gfp_t sim_gfp[] = { GFP_HIGHUSER_MOVABLE, GFP_KERNEL, GFP_ATOMIC };
+
+static int sim_blocks_open(struct inode *inode, struct file *file)
+{
+	struct sim_blocks *blocks = kzalloc_obj(*blocks);
+	unsigned int i;
+
+	if (!blocks)
+		return -ENOMEM;
+	mutex_init(&blocks->lock);
+	for (i = 0; i < NR_PAGE_ORDERS; i++)
+		INIT_LIST_HEAD(&blocks->pages[i]);
+	file->private_data = blocks;
+	return 0;
+}
+
+static int sim_blocks_release(struct inode *inode, struct file *file)
+{
+	struct sim_blocks *blocks = file->private_data;
+	struct page *page, *next;
+	unsigned int i;
+
+	for (i = 0; i < NR_PAGE_ORDERS; i++)
+		list_for_each_entry_safe(page, next, &blocks->pages[i], lru)
+			__free_pages(page, i);
+	kfree(blocks);
+	return 0;
+}
+
+static ssize_t sim_blocks_write(struct file *file, const char __user *buf,
+				size_t count, loff_t *pos)
+{
+	struct sim_blocks *blocks = file->private_data;
+	char line[32], word[16];
+	unsigned int order;
+	struct page *page;
+	int kind;
+
+	if (count >= sizeof(line))
+		return -EINVAL;
+	if (copy_from_user(line, buf, count))
+		return -EFAULT;
+	line[count] = 0;
+	if (sscanf(line, "%u %15s", &order, word) != 2 || order > MAX_PAGE_ORDER)
+		return -EINVAL;
+	kind = match_string(sim_kinds, ARRAY_SIZE(sim_kinds), word);
+	if (kind < 0)
+		return kind;
+
+	page = alloc_pages(sim_gfp[kind] | __GFP_NOWARN | __GFP_NORETRY, order);
+	if (!page)
+		return -ENOMEM;
+	guard(mutex)(&blocks->lock);
+	list_add(&page->lru, &blocks->pages[order]);
+	return count;
+}
+
+static const struct file_operations sim_blocks_fops = {
+	.owner		= THIS_MODULE,
+	.open		= sim_blocks_open,
+	.write		= sim_blocks_write,
+	.release	= sim_blocks_release,
+};
+
 static void sim_create_files(void)
 {
 	const struct {
@@ -684,6 +797,7 @@ static void sim_create_files(void)
 		{ "poisoned", &sim.count.poisoned },
 		{ "in_flight_kb", &sim.count.in_flight_kb },
 		{ "in_flight_peak_kb", &sim.count.in_flight_peak_kb },
+		{ "ranges_peak", &sim.count.ranges_peak },
 	};
 	unsigned int i;
 
@@ -695,6 +809,7 @@ static void sim_create_files(void)
 	debugfs_create_file("poke", 0200, sim.debugfs, NULL, &sim_poke_fops);
 	debugfs_create_file("held", 0400, sim.debugfs, NULL, &sim_held_fops);
 	debugfs_create_file("contig", 0200, sim.debugfs, NULL, &sim_contig_fops);
+	debugfs_create_file("blocks", 0200, sim.debugfs, NULL, &sim_blocks_fops);
 }
 
 static int __init sim_init(void)
@@ -726,8 +841,10 @@ static int __init sim_init(void)
 		pr_err("there is a reporting device already\n");
 		debugfs_remove(sim.debugfs);
 		kthread_stop(sim.host);
+		return err;
 	}
-	return err;
+	register_oom_notifier(&sim_oom_nb);
+	return 0;
 }
 
 /* As a virtio driver does: nobody calls any more, reset, return the rest. */
@@ -735,6 +852,7 @@ static void __exit sim_exit(void)
 {
 	struct sim_request *req, *next;
 
+	unregister_oom_notifier(&sim_oom_nb);
 	scoped_guard(spinlock, &sim.lock)
 		sim.gone = true;
 	wake_up_process(sim.host);

@@ -22,6 +22,7 @@
  *   watch     at load only: mark each page at the answer, and count as "again"
  *             those which come again with the mark in place: they were free all
  *             the while. Not for a guest whose free pages must hold something
+ *   reset_ms  how long the driver waits in a reset after the host has forgotten all
  *   event_idx whether to offer VIRTIO_RING_F_EVENT_IDX; from the next probe on
  *
  * Counters are in debugfs, in page_hinting_virtio_sim/: see stat_names. "faults"
@@ -34,6 +35,7 @@
 
 #include <linux/completion.h>
 #include <linux/debugfs.h>
+#include <linux/delay.h>
 #include <linux/irq_work.h>
 #include <linux/kthread.h>
 #include <linux/mm.h>
@@ -164,6 +166,10 @@ MODULE_PARM_DESC(mode, "now, late, reorder, never, twice or badid");
 static unsigned int delay_ms = 1000;
 module_param(delay_ms, uint, 0644);
 MODULE_PARM_DESC(delay_ms, "how late the host is when it is late");
+
+static unsigned int reset_ms;
+module_param(reset_ms, uint, 0644);
+MODULE_PARM_DESC(reset_ms, "how long a reset takes");
 
 static bool scribble;
 module_param(scribble, bool, 0644);
@@ -525,9 +531,11 @@ static void sim_reset(struct virtio_device *vdev)
 {
 	struct host *host = to_host(vdev);
 	struct request *req, *next;
+	bool was_live;
 
 	mutex_lock(&host->lock);
-	if (is_live(host))
+	was_live = is_live(host);
+	if (was_live)
 		stat_add(host, RESETS, 1);
 	WRITE_ONCE(host->status, 0);
 	list_for_each_entry_safe(req, next, &host->in_flight, list) {
@@ -536,6 +544,9 @@ static void sim_reset(struct virtio_device *vdev)
 	}
 	mutex_unlock(&host->lock);
 	sim_synchronize_cbs(vdev);
+	/* What a driver does meanwhile that it must not do is seen. */
+	if (was_live)
+		msleep(READ_ONCE(reset_ms));
 }
 
 static void sim_del_vqs(struct virtio_device *vdev)

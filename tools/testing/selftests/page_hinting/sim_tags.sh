@@ -1,0 +1,296 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash source-path=SCRIPTDIR
+# A free block is tagged Offline if the host knows all of it, and nobody has used it
+# since: through all that moves blocks without hinting them. Hinting is switched off
+# for that, so that a tag that is lost does not come again.
+
+. "$(dirname "$0")/lib.sh"
+
+ZONES=/sys/kernel/debug/page_hinting/zones
+# Other pages that the guest takes or frees while a few commands run.
+SLACK=128
+
+disable() {
+	# A pass that is under way ends.
+	set_knob enabled 0 && sleep 0.2
+}
+
+expect_about() { # WHAT VALUE EXPECTED SLACK
+	if [ "$2" -lt $(($3 - $4)) ] || [ "$2" -gt $(($3 + $4)) ]; then
+		fail "$1: $2, expected about $3"
+	fi
+}
+
+# What a test before has allocated, should it have failed.
+let_go() {
+	exec 4>&- 5>&-
+}
+
+# A block of the highest order that is Offline as a whole: sets $block.
+offline_block() {
+	let_go
+	one_block_at_a_time && limit_pcp_lists && hold_block && sim_answer_all &&
+	wait_for "the block to be free and Offline" range_is_offline "$block" $BLOCK &&
+	wait_settled && disable && expect_offline "$block" $BLOCK
+}
+
+expect_offline() { # FIRST NUMBER
+	count_flags "$@" &&
+	expect "pages from $(($1 - block)) on, free and Offline" "$buddy $buddy_offline" "$2 $2"
+}
+
+# Of the block that begins at $block.
+expect_unhinted() { # FIRST NUMBER
+	count_flags "$@" &&
+	expect "pages from $(($1 - block)) on, free and Offline" "$buddy $buddy_offline" "$2 0"
+}
+
+# Allocates a half of the block, until the file is closed.
+take_half() { # FILE FIRST
+	printf '%s' "$2 $HALF" >&"$1" || fail "a free half of the block cannot be allocated"
+}
+
+take_first_half() {
+	exec 4> $SIM/contig
+	take_half 4 "$block"
+}
+
+take_second_half() {
+	exec 5> $SIM/contig
+	take_half 5 $((block + HALF))
+}
+
+free_first_half() {
+	exec 4>&-
+}
+
+free_second_half() {
+	exec 5>&-
+}
+
+# The pageblock that is isolated is half of the block.
+test_a_half_is_isolated() {
+	offline_block && take_second_half && expect_offline "$block" $HALF
+}
+
+test_freed_memory_merges_with_offline() {
+	free_second_half
+	expect_unhinted "$block" $BLOCK
+}
+
+# The same block, which was used and freed since: the host does not know it.
+unhinted_block() {
+	offline_block && take_first_half && take_second_half || return
+	let_go
+	expect_unhinted "$block" $BLOCK
+}
+
+test_a_half_of_an_unhinted_block_is_isolated() {
+	unhinted_block && take_second_half && expect_unhinted "$block" $HALF
+}
+
+# Of a free block only the page is taken that is bad, and the rest stays what it was.
+# Somebody may want one of the pieces that it is in then.
+is_all_but_the_page() {
+	expect_about "free pages beside the bad one" "$buddy" $((BLOCK - 1)) $SLACK
+}
+
+test_a_bad_page_is_taken_off() {
+	need_hwpoison || return
+	offline_block && poison_page && count_flags "$block" $BLOCK &&
+	expect "free pages beside the bad one that are not Offline" $((buddy - buddy_offline)) 0 &&
+	is_all_but_the_page && unpoison
+}
+
+test_a_bad_page_of_an_unhinted_block_is_taken_off() {
+	need_hwpoison || return
+	unhinted_block && poison_page && count_flags "$block" $BLOCK &&
+	expect "Offline pages beside the bad one" "$buddy_offline" 0 &&
+	is_all_but_the_page && unpoison
+}
+
+# Alone, or with what is free beside it.
+holds_range() { # FIRST NUMBER
+	awk -v first="$1" -v number="$2" '
+		$1 <= first && $1 + $2 >= first + number { found = 1 }
+		END { exit !found }' $SIM/held
+}
+
+# The block's halves are used, freed and handed to the host one after the other, which
+# keeps the first. Then nothing more is submitted.
+hold_first_half() {
+	offline_block && take_first_half && take_second_half && set_knob min_order 9 && set_knob batch_kb 65536 &&
+	sim_set mode never && set_knob enabled 1 || return
+	free_first_half
+	wait_for "the first half with the host" holds_range "$block" $HALF
+}
+
+test_offline_halves_merge() {
+	hold_first_half || return
+	free_second_half
+	wait_for "the second half with the host" holds_range $((block + HALF)) $HALF &&
+	disable && sim_answer_all &&
+	wait_for "isolated_kb of 0" stat_is isolated_kb 0 && expect_offline "$block" $BLOCK
+}
+
+# As it comes back, a half finds the other one free, and not known to the host.
+test_an_offline_half_merges_with_another() {
+	local before
+
+	hold_first_half && disable || return
+	before=$(get stats/rehinted_kb)
+	free_second_half
+	sim_answer_all && wait_for "isolated_kb of 0" stat_is isolated_kb 0 &&
+	expect_unhinted "$block" $BLOCK || return
+	before=$(($(get stats/rehinted_kb) - before))
+	[ $before -ge $((HALF * 4)) ] ||
+		fail "rehinted_kb has grown by $before, where $((HALF * 4)) KiB lost their tag"
+}
+
+# --- what allocations leave ---
+
+# What has left the largest order's lists to serve allocations, in blocks.
+bound() {
+	awk '!/^#/ && $3 == 10 { n += $8 } END { print n + 0 }' $ZONES
+}
+
+# Pages of the blocks that are allocated.
+PIECE=256
+
+# Allocates blocks of this kind, 1 MiB each, until one was cut out of one of the highest
+# order; sets $before and $after to the Offline pages around that.
+split_a_block() { # KIND
+	local begin=
+
+	begin=$(bound)
+	exec 4> $SIM/blocks
+	while [ "$(bound)" = "$begin" ]; do
+		before=$(offline_pages)
+		printf '%s' "8 $1" >&4 || fail "no block of order 8 to be had" || return
+	done
+	after=$(offline_pages)
+}
+
+# All but small blocks is Offline, and much of it.
+all_is_offline() {
+	let_go
+	load_with_sim mode=now && limit_pcp_lists && set_knob min_order 9 && wait_settled &&
+	disable
+}
+
+# The last block that was allocated came out of an Offline one.
+rest_is_offline() {
+	expect_about "pages that are not Offline any more" $((before - after)) $PIECE $SLACK
+}
+
+test_an_offline_block_is_split() {
+	all_is_offline && split_a_block movable || return
+	exec 4>&-
+	rest_is_offline
+}
+
+# Unmovable memory takes whole pageblocks over when it has none left.
+test_an_offline_block_is_claimed() {
+	local types
+
+	all_is_offline || return
+	types=$(pageblocks Unmovable)
+	exec 4> $SIM/blocks
+	while [ "$(pageblocks Unmovable)" -le "$types" ]; do
+		before=$(offline_pages)
+		printf '%s' "8 unmovable" >&4 || fail "no block of order 8 to be had" || return
+	done
+	after=$(offline_pages)
+	exec 4>&-
+	rest_is_offline
+}
+
+# What the host does not know is used first, and what is left of it is not tagged.
+test_an_unhinted_block_is_split() {
+	all_is_offline && memhog -t 64 && split_a_block movable || return
+	exec 4>&-
+	expect_about "pages that became Offline" $((after - before)) 0 $SLACK
+}
+
+# --- counters ---
+
+NR=8
+
+# Each block that leaves a list for an allocation is; one more may be another's. Those of
+# the highest order come from no per-CPU list.
+test_allocations_are_counted() {
+	local i=0 before
+
+	all_is_offline || return
+	exec 4> $SIM/blocks
+	before=$(bound)
+	while [ $i -lt $NR ]; do
+		printf '%s' "10 movable" >&4 || fail "no block of order 10 to be had" || return
+		i=$((i + 1))
+	done
+	before=$(($(bound) - before))
+	exec 4>&-
+	expect_about "blocks counted" $before $((NR + 1)) 1
+}
+
+# --- isolation that fails ---
+
+rest_is_hinted() {
+	local backlog
+
+	read -r backlog < "$SYSFS/stats/backlog_kb"
+	[ "$backlog" -le $(($(dma_kb) + 4096)) ]
+}
+
+# Sets $other to a block beside $block, which is with the host, that is Offline.
+offline_neighbour() {
+	local tries=0
+
+	while [ $tries -lt $TRIES ]; do
+		set_knob batch_kb $((BLOCK * 4)) && hold_block && set_knob batch_kb 65536 &&
+		wait_for "all but the block to be hinted" rest_is_hinted || return
+		for other in $((block - BLOCK)) $((block + BLOCK)); do
+			! in_cma $other $BLOCK && range_is_offline $other $BLOCK && return
+		done
+		tries=$((tries + 1))
+	done
+	fail "$TRIES times there was no free block beside the one with the host"
+}
+
+# Nobody has a range if some of it is with the host, and the rest of it is afterwards
+# as it was before, whether all of a block was isolated or the half of it.
+stays_offline() { # PAGES, of the block
+	local first=$block
+
+	[ "$other" -gt "$block" ] || first=$((block - $1))
+	expect "allocating a range, part of which is in flight" \
+		"$(sim_contig "$first" $((BLOCK + $1)))" EBUSY &&
+	count_flags "$other" $BLOCK &&
+	expect "Offline pages after $1 were isolated" "$buddy_offline" $BLOCK
+}
+
+test_isolation_is_undone() {
+	one_block_at_a_time && offline_neighbour && disable &&
+	stays_offline $HALF && stays_offline $BLOCK && sim_answer_all
+}
+
+test_lists_are_right() {
+	let_go
+	set_knob enabled 1 && wait_settled && counts_agree && lists_agree && sim_nothing_corrupted
+}
+
+run_tests \
+	test_a_half_is_isolated \
+	test_freed_memory_merges_with_offline \
+	test_a_half_of_an_unhinted_block_is_isolated \
+	test_a_bad_page_is_taken_off \
+	test_a_bad_page_of_an_unhinted_block_is_taken_off \
+	test_offline_halves_merge \
+	test_an_offline_half_merges_with_another \
+	test_an_offline_block_is_split \
+	test_an_offline_block_is_claimed \
+	test_an_unhinted_block_is_split \
+	test_allocations_are_counted \
+	test_isolation_is_undone \
+	test_lists_are_right
