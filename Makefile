@@ -27,8 +27,10 @@ help: ## Show this
 	@echo 'Variables:'
 	@echo '  KDIR=DIR          build the module for this kernel build directory'
 	@echo '  KERNEL_SRC=PATH   a Linux 7.3 tree or tarball to use in place of a download'
-	@echo '  ARGS="..."        more arguments for demo, shell (see out/lab demo --help) or'
-	@echo '                    the checks to run for test (see scripts/test.sh)'
+	@echo '  ARGS="..."        more arguments for demo, bench, shell (see out/lab demo --help), sim;'
+	@echo '                    the checks to run for test (see scripts/test.sh), or the'
+	@echo '                    faults to put in (see scripts/faults)'
+	@echo '  WHAT=PART,...     the parts of the bench to run; QUICK=1 makes it a short run'
 	@echo '  PAGE_HINTING_CACHE=DIR   sources and kernels; now'
 	@echo '                    $${XDG_CACHE_HOME:-~/.cache}/page_hinting'
 
@@ -44,9 +46,25 @@ test: ## Run every test there is
 soak: ## Run the selftests in the release guest with many more cycles: an hour or so
 	@scripts/test.sh soak
 
+.PHONY: series
+series: ## Build and boot the guest kernel after each patch of the series: an hour
+	@scripts/series-each.sh $(ARGS)
+
+.PHONY: bench
+bench: ## Measure hinting beside free page reporting, and write out/bench/report.rst: 90 minutes
+	@WHAT='$(WHAT)' QUICK='$(QUICK)' scripts/bench.sh $(ARGS)
+
+.PHONY: faults
+faults: ## Break each thing on purpose, and see that its test fails: some hours
+	@scripts/faults.sh $(ARGS)
+
 .PHONY: check
 check: ## Run those tests that boot no guest
 	@scripts/test.sh fmt clippy shell series unit
+
+.PHONY: sim
+sim: ## Run the policy and models of page_reporting in virtual time
+	@scripts/sim.sh $(ARGS)
 
 .PHONY: modules
 modules: ## Build page_hinting.ko, for KDIR= or for the guest
@@ -79,7 +97,7 @@ clippy: ## Lint the Rust code, a warning is a failure
 .PHONY: fmt
 fmt: ## Format the Rust code in place
 	rustfmt --edition 2021 $$(find rust -name '*.rs' -not -path 'rust/policy/*')
-	for crate in $(wildcard tools/lab/Cargo.toml rust/policy/Cargo.toml); do \
+	for crate in $(wildcard tools/lab/Cargo.toml tools/sim/Cargo.toml rust/policy/Cargo.toml); do \
 		cargo fmt --manifest-path $$crate || exit 1; \
 	done
 

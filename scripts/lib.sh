@@ -231,12 +231,46 @@ use_toolchain() {
 	fi
 }
 
+# kernel_make SOURCE BUILD ARGUMENT...: the kernel's make, always with the same words, or
+# it would build all anew.
+kernel_make() {
+	make -C "$1" O="$2" ARCH=x86_64 LLVM="$llvm" LOCALVERSION= \
+		KBUILD_BUILD_USER=page_hinting KBUILD_BUILD_HOST=localhost -j"$jobs" "${@:3}"
+}
+
 # What the result of a build depends on, besides its sources.
 toolchain_id() {
 	rustc -vV
 	bindgen --version
 	"clang$llvm" --version | head -n 1
 	"ld.lld$llvm" --version
+}
+
+# --- What the measurements count with ------------------------------------------
+
+# build_alloc_bench VARIANT BUILD DIR: the module for that kernel, in
+# DIR/VARIANT/alloc_bench.
+build_alloc_bench() {
+	local to=$3/$1/alloc_bench
+	make_dir "$to"
+	lock "$3/$1/lock"
+	progress "$to.log" '^  [A-Z]' "the test module alloc_bench for $1" \
+		make -C "$2" M="$root/tools/testing/selftests/page_hinting/alloc_bench" MO="$to" \
+		LLVM="$llvm" -j"$jobs" modules || {
+		disk_full "$3" || cat "$to.log" >&2
+		die "the test module alloc_bench was not built for the $1 kernel"
+	}
+}
+
+# build_plugin FILE: the plugin that counts, for the QEMU there is: from 9.0 on it
+# wants a version of 2 or more. The declarations it needs are in the source itself.
+build_plugin() {
+	local major version=1
+	command -v cc >/dev/null || die "there is no cc, to compile QEMU's plugin with" "apt-get install gcc"
+	major=$(qemu-system-x86_64 --version | sed -nE '1s/^QEMU emulator version ([0-9]+)\..*/\1/p')
+	[ "${major:-0}" -lt 9 ] || version=2
+	run cc -shared -fPIC -O2 -Wall "-DVERSION=$version" -o "$1" "$root/tools/lab/plugin/count.c" ||
+		die "tools/lab/plugin/count.c was not compiled"
 }
 
 # --- Debian's packages that the system's own lists don't offer ---------------

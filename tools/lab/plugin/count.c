@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A TCG plugin for QEMU that counts instructions of a guest with one CPU:
+ * A TCG plugin for QEMU that counts instructions of a guest whose CPUs take turns in
+ * one thread:
  *
- *	-plugin count.so,mark=ADDR,from=ADDR,to=ADDR,call=ADDR
+ *	-plugin count.so,mark=ADDR,from=ADDR,to=ADDR,call=ADDR,list=ADDR
  *
  * At each execution of a mark it says what was executed since the last one:
  *
- *	mark INSTRUCTIONS SPANS SUM MAX CALLS
+ *	mark INSTRUCTIONS SPANS SUM MAX CALLS LISTS
  *
- * all instructions; how often one of the "to" was reached from one of the "from",
- * the instructions from the one to the other, together and at most; and how often
- * one of the "call" was executed. Each may be given several times, mark as well.
- * Addresses are virtual and hexadecimal.
+ * all instructions; how often one of the "to" was reached from one of the "from" on
+ * the same CPU, that CPU's instructions from the one to the other, together and at
+ * most; and how often one of the "call", and of the "list", was executed. Each may be
+ * given several times, mark as well. Addresses are virtual and hexadecimal.
  *
  *	cc -shared -fPIC -O2 -o count.so count.c
  *
@@ -44,20 +45,29 @@ void qemu_plugin_outs(const char *text);
 
 __attribute__((visibility("default"))) int qemu_plugin_version = VERSION;
 
-enum what { MARK, FROM, TO, CALL, NR_WHAT };
-static const char *const names[NR_WHAT] = { "mark=", "from=", "to=", "call=" };
+enum what { MARK, FROM, TO, CALL, LIST, NR_WHAT };
+static const char *const names[NR_WHAT] = {
+	"mark=", "from=", "to=", "call=", "list="
+};
 
 #define MOST	64
 static uint64_t addresses[NR_WHAT][MOST];
 static unsigned int nr[NR_WHAT];
 
-static uint64_t executed, calls;
-static uint64_t start, spans, sum, most;
-static bool in_span;
+/* CPUs that the lab gives a guest. */
+#define MOST_CPUS	64
+static struct {
+	uint64_t executed, start;
+	bool in_span;
+} cpus[MOST_CPUS];
+/* What each had executed at the last mark. */
+static uint64_t marked[MOST_CPUS];
+static uint64_t calls, lists;
+static uint64_t spans, sum, most;
 
 static void on_insn(unsigned int cpu, void *data)
 {
-	executed++;
+	cpus[cpu % MOST_CPUS].executed++;
 }
 
 static void on_call(unsigned int cpu, void *data)
@@ -65,19 +75,27 @@ static void on_call(unsigned int cpu, void *data)
 	calls++;
 }
 
+static void on_list(unsigned int cpu, void *data)
+{
+	lists++;
+}
+
 static void on_from(unsigned int cpu, void *data)
 {
-	start = executed;
-	in_span = true;
+	cpu %= MOST_CPUS;
+	cpus[cpu].start = cpus[cpu].executed;
+	cpus[cpu].in_span = true;
 }
 
 static void on_to(unsigned int cpu, void *data)
 {
-	uint64_t span = executed - start;
+	uint64_t span;
 
-	if (!in_span)
+	cpu %= MOST_CPUS;
+	if (!cpus[cpu].in_span)
 		return;
-	in_span = false;
+	cpus[cpu].in_span = false;
+	span = cpus[cpu].executed - cpus[cpu].start;
 	spans++;
 	sum += span;
 	if (span > most)
@@ -86,21 +104,26 @@ static void on_to(unsigned int cpu, void *data)
 
 static void on_mark(unsigned int cpu, void *data)
 {
-	char line[128];
+	uint64_t executed = 0;
+	char line[160];
 
-	snprintf(line, sizeof(line), "mark %llu %llu %llu %llu %llu\n",
+	/* A CPU that is in a span goes on with it. */
+	for (int i = 0; i < MOST_CPUS; i++) {
+		executed += cpus[i].executed - marked[i];
+		marked[i] = cpus[i].executed;
+	}
+	snprintf(line, sizeof(line), "mark %llu %llu %llu %llu %llu %llu\n",
 		 (unsigned long long)executed, (unsigned long long)spans,
 		 (unsigned long long)sum, (unsigned long long)most,
-		 (unsigned long long)calls);
+		 (unsigned long long)calls, (unsigned long long)lists);
 	qemu_plugin_outs(line);
-	executed = calls = spans = sum = most = 0;
-	in_span = false;
+	calls = lists = spans = sum = most = 0;
 }
 
 static void on_translation(plugin_id id, struct tb *tb)
 {
 	static void (*const handlers[NR_WHAT])(unsigned int cpu, void *data) = {
-		on_mark, on_from, on_to, on_call
+		on_mark, on_from, on_to, on_call, on_list
 	};
 	size_t n = qemu_plugin_tb_n_insns(tb);
 

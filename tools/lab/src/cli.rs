@@ -2,7 +2,9 @@
 
 //! The command line.
 
+use crate::bench;
 use anyhow::{Context, Result, ensure};
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, value_parser};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -20,6 +22,8 @@ pub struct Cli {
 pub enum Command {
     /// Touch and free memory in a guest and watch the host get it back
     Demo(DemoArgs),
+    /// Measure page_hinting beside mm/page_reporting, and write a report
+    Bench(BenchArgs),
     /// Run the selftests in guests
     Test(TestArgs),
     /// Count what loops cost in guests with and without the series
@@ -128,6 +132,12 @@ pub struct TestArgs {
         default_value = "all"
     )]
     pub scenario: Vec<String>,
+    /// Of each scenario run this selftest alone, and dmesg.sh after it
+    #[arg(long, value_name = "TEST")]
+    pub only: Option<String>,
+    /// Leave off after this point of a selftest, such as "unload"
+    #[arg(long, value_name = "POINT", value_parser = point)]
+    pub last: Option<String>,
     /// Guest memory in MiB; 3072 gives a guest with two large zones
     #[arg(long, value_name = "MIB", default_value_t = 3072, value_parser = value_parser!(u64).range(512..=1 << 20))]
     pub mem: u64,
@@ -176,7 +186,7 @@ pub struct InstructionsArgs {
     /// page_hinting_alloc_bench.ko for --base
     #[arg(long, value_name = "KO")]
     pub base_bench: PathBuf,
-    /// Directory of the installed selftests, which has fault_bench and memhog
+    /// Directory of the installed selftests, which has op_bench and memhog
     #[arg(long, value_name = "DIR", default_value = "out/selftests")]
     pub selftests: PathBuf,
     /// QEMU to run
@@ -222,7 +232,7 @@ impl InstructionsArgs {
         readable("--module", &self.module)?;
         readable("--bench", &self.bench)?;
         readable("--base-bench", &self.base_bench)?;
-        for program in ["fault_bench", "memhog"] {
+        for program in ["op_bench", "memhog"] {
             readable("--selftests", &self.selftests.join(program))?;
         }
         Ok(())
@@ -261,6 +271,9 @@ pub struct HintingArgs {
     /// Static busybox to put into the guests
     #[arg(long, value_name = "FILE", default_value = "/bin/busybox")]
     pub busybox: PathBuf,
+    /// Number of virtual CPUs, which take turns
+    #[arg(long, default_value_t = 1, value_parser = value_parser!(u32).range(1..=64))]
+    pub smp: u32,
     /// How often each kind of guest is booted
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = value_parser!(u32).range(1..=100))]
     pub boots: u32,
@@ -290,7 +303,7 @@ impl HintingArgs {
             kernel: kernel.to_owned(),
             qemu: self.qemu.clone(),
             busybox: self.busybox.clone(),
-            smp: 1,
+            smp: self.smp,
         }
     }
 
@@ -304,6 +317,100 @@ impl HintingArgs {
         readable("--plugin", &self.plugin)
             .context("cc -shared -fPIC -O2 -o count.so tools/lab/plugin/count.c makes it")?;
         readable("memhog in --selftests", &self.selftests.join("memhog"))
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Kernel image with the series
+    #[arg(long, value_name = "BZIMAGE")]
+    pub kernel: PathBuf,
+    /// The same as an ELF file with symbols
+    #[arg(long, value_name = "VMLINUX")]
+    pub vmlinux: PathBuf,
+    /// Kernel image of the same configuration without the series
+    #[arg(long, value_name = "BZIMAGE")]
+    pub base: PathBuf,
+    /// The same as an ELF file with symbols
+    #[arg(long, value_name = "VMLINUX")]
+    pub base_vmlinux: PathBuf,
+    /// The page_hinting module
+    #[arg(long, value_name = "KO")]
+    pub module: PathBuf,
+    /// page_hinting_alloc_bench.ko for --kernel
+    #[arg(long, value_name = "KO")]
+    pub bench: PathBuf,
+    /// page_hinting_alloc_bench.ko for --base
+    #[arg(long, value_name = "KO")]
+    pub base_bench: PathBuf,
+    /// plugin/count.c, compiled for this QEMU
+    #[arg(long, value_name = "FILE")]
+    pub plugin: PathBuf,
+    /// LLVM's objdump
+    #[arg(long, value_name = "PROGRAM", default_value = "llvm-objdump")]
+    pub objdump: PathBuf,
+    /// Directory of the installed selftests, which has the programs that load a guest
+    #[arg(long, value_name = "DIR", default_value = "out/selftests")]
+    pub selftests: PathBuf,
+    /// What scripts/bench-tools.sh makes: cyclictest, and an archive with a compiler
+    #[arg(long, value_name = "DIR", default_value = "out/bench-tools")]
+    pub tools: PathBuf,
+    /// QEMU to run
+    #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-x86_64")]
+    pub qemu: PathBuf,
+    /// Static busybox to put into the guests
+    #[arg(long, value_name = "FILE", default_value = "/bin/busybox")]
+    pub busybox: PathBuf,
+    /// Parts to run, separated by commas; "all" is all there are
+    #[arg(
+        long,
+        value_name = "PART",
+        value_delimiter = ',',
+        default_value = "all",
+        value_parser = PossibleValuesParser::new(bench::names())
+    )]
+    pub what: Vec<String>,
+    /// A short run: fewer cases and rounds
+    #[arg(long)]
+    pub quick: bool,
+    /// Longest time for each of a guest's steps, in seconds
+    #[arg(long, value_name = "S", default_value_t = 300, value_parser = value_parser!(u64).range(1..=3600))]
+    pub timeout: u64,
+    /// Directory for result.json, the report, its pictures and the guests' logs
+    #[arg(long, value_name = "DIR", default_value = "out/bench")]
+    pub out: PathBuf,
+}
+
+impl BenchArgs {
+    /// Longest time for each of a guest's steps.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+
+    /// What a guest with this kernel and so many CPUs is made of.
+    pub fn guest(&self, kernel: &Path, smp: u32) -> GuestArgs {
+        GuestArgs {
+            kernel: kernel.to_owned(),
+            qemu: self.qemu.clone(),
+            busybox: self.busybox.clone(),
+            smp,
+        }
+    }
+
+    /// Checks what the parser cannot.
+    pub fn validate(&self) -> Result<()> {
+        self.guest(&self.kernel, 1).validate()?;
+        readable("--vmlinux", &self.vmlinux)?;
+        readable("--base", &self.base)?;
+        readable("--base-vmlinux", &self.base_vmlinux)?;
+        readable("--module", &self.module)?;
+        readable("--bench", &self.bench)?;
+        readable("--base-bench", &self.base_bench)?;
+        readable("--plugin", &self.plugin)?;
+        for program in ["memhog", "fragment", "churn"] {
+            readable("--selftests", &self.selftests.join(program))?;
+        }
+        Ok(())
     }
 }
 
@@ -339,6 +446,15 @@ impl GuestArgs {
         readable("--busybox", &self.busybox)
             .context("a static busybox is needed: apt-get install busybox-static")
     }
+}
+
+/// The name of a test point: the guest's shell gets it as it is.
+fn point(name: &str) -> Result<String, String> {
+    let is_good = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if name.is_empty() || !name.chars().all(is_good) {
+        return Err("a point is named by letters, digits and underscores".to_owned());
+    }
+    Ok(name.to_owned())
 }
 
 fn readable(what: &str, path: &Path) -> Result<()> {
@@ -435,11 +551,36 @@ mod tests {
     }
 
     #[test]
+    fn a_part_that_there_is_not_is_told_first() {
+        let error = parse("lab bench --what burst,brust --quick").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidValue);
+        let text = error.to_string();
+        assert!(text.contains("brust") && text.contains("churn"), "{text}");
+        let error = parse("lab bench --what burst,churn").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::MissingRequiredArgument);
+    }
+
+    #[test]
     fn scenarios_are_separated_by_commas() {
         let line = "lab test --kernel k --module m --selftests s --scenario balloon,kunit";
         match parse(line).unwrap().command {
             Command::Test(args) => assert_eq!(args.scenario, ["balloon", "kunit"]),
             other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_point_is_a_word_to_the_shell() {
+        let line = "lab test --kernel k --module m --selftests s --only a.sh --last unload_10";
+        match parse(line).unwrap().command {
+            Command::Test(args) => {
+                assert_eq!(args.only.as_deref(), Some("a.sh"));
+                assert_eq!(args.last.as_deref(), Some("unload_10"));
+            }
+            other => panic!("{other:?}"),
+        }
+        for bad in ["", "a;b", "$x", "a.sh"] {
+            assert!(point(bad).is_err(), "{bad}");
         }
     }
 }

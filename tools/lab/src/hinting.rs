@@ -47,6 +47,9 @@ const LONG_DELAY_MS: u32 = 20_000;
 const MARK: &str = "__x64_sys_sync";
 /// Where page_reporting takes a block.
 const TAKE: &str = "__isolate_free_page";
+/// Where a block is taken off a free list to be hinted, by one or the other, and where
+/// any is put on one.
+const LISTS: [&str; 3] = [TAKE, "rmqueue_unhinted", "__free_one_page"];
 
 /// Who hints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +120,7 @@ struct Places {
     from: Vec<u64>,
     to: Vec<u64>,
     call: Vec<u64>,
+    list: Vec<u64>,
 }
 
 impl Places {
@@ -126,6 +130,7 @@ impl Places {
             ("from", &self.from),
             ("to", &self.to),
             ("call", &self.call),
+            ("list", &self.list),
         ]
         .iter()
         .flat_map(|(name, addresses)| addresses.iter().map(move |a| format!(",{name}={a:x}")))
@@ -153,6 +158,9 @@ fn places(disassembly: &str, hinter: Hinter) -> Result<Places> {
         {
             function = name;
             locked = false;
+            if LISTS.contains(&function) {
+                places.list.push(address);
+            }
             match function {
                 MARK => places.mark.push(address),
                 TAKE => places.call.push(address),
@@ -197,8 +205,9 @@ fn places(disassembly: &str, hinter: Hinter) -> Result<Places> {
 }
 
 fn disassemble(objdump: &Path, vmlinux: &Path, hinter: Hinter) -> Result<String> {
-    let symbols = [MARK, TAKE]
+    let symbols = [MARK]
         .iter()
+        .chain(&LISTS)
         .chain(hinter.functions())
         .copied()
         .collect::<Vec<_>>()
@@ -232,16 +241,17 @@ struct Count {
     held: u64,
     longest: u64,
     calls: u64,
+    lists: u64,
 }
 
-/// Lines of "mark INSTRUCTIONS SPANS SUM MAX CALLS".
+/// Lines of "mark INSTRUCTIONS SPANS SUM MAX CALLS LISTS".
 fn parse_counts(text: &str) -> Result<Vec<Count>> {
     let number = |word: &str| word.parse::<u64>().context("not a number");
     text.lines()
         .filter_map(|line| line.strip_prefix("mark "))
         .map(|line| {
             let words: Vec<_> = line.split_whitespace().collect();
-            let [instructions, holds, held, longest, calls] = words[..] else {
+            let [instructions, holds, held, longest, calls, lists] = words[..] else {
                 bail!("the plugin says: mark {line}");
             };
             Ok(Count {
@@ -250,6 +260,7 @@ fn parse_counts(text: &str) -> Result<Vec<Count>> {
                 held: number(held)?,
                 longest: number(longest)?,
                 calls: number(calls)?,
+                lists: number(lists)?,
             })
         })
         .collect()
@@ -257,12 +268,17 @@ fn parse_counts(text: &str) -> Result<Vec<Count>> {
 
 /// A round: with memory to hint, and with none.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Round {
-    blocks: u64,
-    per_block: f64,
-    holds: u64,
-    mean_hold: f64,
-    longest_hold: u64,
+pub struct Round {
+    pub blocks: u64,
+    /// Instructions.
+    pub per_block: f64,
+    /// Holds of zone->lock, and the instructions in them.
+    pub holds: u64,
+    pub mean_hold: f64,
+    pub longest_hold: u64,
+    /// Calls of what takes blocks off the free lists to be hinted, and puts any on
+    /// them, for a block.
+    pub lists_per_block: f64,
 }
 
 impl Round {
@@ -300,19 +316,23 @@ impl Round {
             holds: busy.holds,
             mean_hold: busy.held as f64 / busy.holds as f64,
             longest_hold: busy.longest,
+            lists_per_block: busy.lists.saturating_sub(idle.lists) as f64
+                / (busy_blocks - idle_blocks) as f64,
         })
     }
 }
 
-type Figure = fn(&Round) -> f64;
+/// A figure of a round.
+pub type Figure = fn(&Round) -> f64;
 
 /// What is measured, in the order of the table.
-const FIGURES: [(&str, Figure); 5] = [
+const FIGURES: [(&str, Figure); 6] = [
     ("blocks hinted", |round| round.blocks as f64),
     ("instructions per block", |round| round.per_block),
     ("holds of zone->lock", |round| round.holds as f64),
     ("their mean", |round| round.mean_hold),
     ("the longest", |round| round.longest_hold as f64),
+    ("list operations per block", |round| round.lists_per_block),
 ];
 /// Of these, those that have to be less with the module than with page_reporting.
 const LESS: [usize; 3] = [1, 3, 4];
@@ -358,15 +378,7 @@ pub fn run(args: &HintingArgs) -> Result<bool> {
         .with_context(|| format!("cannot make the directory {}", args.out.display()))?;
     let places = KINDS
         .iter()
-        .map(|kind| {
-            let vmlinux = if kind.patched {
-                &args.vmlinux
-            } else {
-                &args.base_vmlinux
-            };
-            let text = disassemble(&args.objdump, vmlinux, kind.hinter)?;
-            places(&text, kind.hinter).with_context(|| vmlinux.display().to_string())
-        })
+        .map(|kind| places_of(args, kind))
         .collect::<Result<Vec<_>>>()?;
     let initramfs = build_initramfs(args)?;
 
@@ -375,15 +387,8 @@ pub fn run(args: &HintingArgs) -> Result<bool> {
     for boot in 0..args.boots {
         for ((kind, seen), places) in KINDS.iter().zip(&mut seen).zip(&places) {
             let began = Instant::now();
-            let counts = args.out.join(format!("{}-{boot}.count", kind.name));
-            let mut guest = start(args, kind, boot, places, &counts, &initramfs)?;
-            let (kernel, blocks) = measure(&mut guest, kind, args.rounds, args.timeout())
-                .map_err(|error| guest.explain(error))?;
-            versions = (guest.qemu_version.clone(), kernel);
-            guest.quit()?;
-            let text = fs::read_to_string(&counts).with_context(|| counts.display().to_string())?;
-            let rounds = rounds(&parse_counts(&text)?, kind.hinter, &blocks)
-                .with_context(|| format!("boot {}, {}", boot + 1, kind.name))?;
+            let rounds;
+            (versions, rounds) = one_boot(args, kind, boot, places, &initramfs)?;
             println!(
                 "# boot {} of {}, {}: {:.0} s",
                 boot + 1,
@@ -421,6 +426,46 @@ pub fn run(args: &HintingArgs) -> Result<bool> {
     print!("{table}");
     println!("figures   {}", json.display());
     Ok(is_good)
+}
+
+/// A boot of a guest with the series, for the bench: the module hints, or else
+/// page_reporting does.
+pub fn count(args: &HintingArgs, is_module: bool, boot: u32) -> Result<(String, Vec<Round>)> {
+    has_plugins(&args.qemu)?;
+    let kind = &KINDS[usize::from(!is_module)];
+    let places = places_of(args, kind)?;
+    let ((_, kernel), rounds) = one_boot(args, kind, boot, &places, &build_initramfs(args)?)?;
+    Ok((kernel, rounds))
+}
+
+fn places_of(args: &HintingArgs, kind: &Kind) -> Result<Places> {
+    let vmlinux = if kind.patched {
+        &args.vmlinux
+    } else {
+        &args.base_vmlinux
+    };
+    let text = disassemble(&args.objdump, vmlinux, kind.hinter)?;
+    places(&text, kind.hinter).with_context(|| vmlinux.display().to_string())
+}
+
+/// The versions of QEMU and of the guest's kernel, and the rounds of a boot.
+fn one_boot(
+    args: &HintingArgs,
+    kind: &Kind,
+    boot: u32,
+    places: &Places,
+    initramfs: &[u8],
+) -> Result<((String, String), Vec<Round>)> {
+    let counts = args.out.join(format!("{}-{boot}.count", kind.name));
+    let mut guest = start(args, kind, boot, places, &counts, initramfs)?;
+    let (kernel, blocks) = measure(&mut guest, kind, args.rounds, args.timeout())
+        .map_err(|error| guest.explain(error))?;
+    let qemu = guest.qemu_version.clone();
+    guest.quit()?;
+    let text = fs::read_to_string(&counts).with_context(|| counts.display().to_string())?;
+    let rounds = rounds(&parse_counts(&text)?, kind.hinter, &blocks)
+        .with_context(|| format!("boot {}, {}", boot + 1, kind.name))?;
+    Ok(((qemu, kernel), rounds))
 }
 
 /// Before a guest is booted, which would not tell so clearly.
@@ -469,8 +514,10 @@ fn start(
         devices: &[BALLOON],
         kernel_args: &format!("nokaslr page_reporting.page_reporting_order={ORDER}"),
         console: Console::Log,
+        huge_pages: true,
         patches_code: false,
         initramfs,
+        cgroup: None,
         disk: None,
         plugin: Some(Plugin {
             program: &args.plugin,
@@ -510,13 +557,12 @@ fn measure(
         ),
     };
     // Freed pages are to be free, not in the per-CPU lists.
-    call(
-        port,
+    port.run(
         "echo 100000 > /proc/sys/vm/percpu_pagelist_high_fraction",
         limit,
     )?;
     // All that is free after the boot is hinted first.
-    call(port, &format!("{setup} && {on} && sleep 60"), limit)?;
+    port.run(&format!("{setup} && {on} && sleep 60"), limit)?;
 
     let window = format!("sync; {on}; sleep {WINDOW_S}; sync");
     let mut blocks = Vec::new();
@@ -529,9 +575,9 @@ fn measure(
         .into_iter()
         .enumerate()
         {
-            call(port, &format!("{off} && {before}"), limit)?;
+            port.run(&format!("{off} && {before}"), limit)?;
             let start = hinted_kb(port, kind.hinter, limit)?;
-            call(port, &window, limit)?;
+            port.run(&window, limit)?;
             let kb = hinted_kb(port, kind.hinter, limit)? - start;
             ensure!(
                 kb % BLOCK_KB == 0,
@@ -558,16 +604,6 @@ fn hinted_kb(port: &mut Port, hinter: Hinter, limit: Duration) -> Result<u64> {
     state
         .stat("hinted_kb")
         .context("the module does not say what it hinted")
-}
-
-fn call(port: &mut Port, command: &str, limit: Duration) -> Result<Vec<String>> {
-    let (status, output) = port.call(command, limit)?;
-    ensure!(
-        status == 0,
-        "`{command}` failed in the guest, status {status}:\n{}",
-        output.join("\n")
-    );
-    Ok(output)
 }
 
 /// Of what the plugin counted, every second is between two marks of a window.
@@ -672,6 +708,7 @@ ffffffff81004005:      \tjmp    ffffffff81009010 <_raw_spin_unlock_irqrestore>
         let found = places(DISASSEMBLY, Hinter::Module).unwrap();
         assert_eq!(found.mark, [0xffffffff81001000]);
         assert_eq!(found.call, [0xffffffff81002000]);
+        assert_eq!(found.list, [0xffffffff81002000]);
         assert_eq!(found.from, [0xffffffff81003005, 0xffffffff81004005]);
         assert_eq!(found.to, [0xffffffff81003008, 0xffffffff81004005]);
         assert_eq!(
@@ -696,6 +733,7 @@ ffffffff81004005:      \tjmp    ffffffff81009010 <_raw_spin_unlock_irqrestore>
         held: 50_000,
         longest: 1800,
         calls: 125,
+        lists: 500,
     };
     const IDLE: Count = Count {
         instructions: 1_000_000,
@@ -703,20 +741,22 @@ ffffffff81004005:      \tjmp    ffffffff81009010 <_raw_spin_unlock_irqrestore>
         held: 0,
         longest: 0,
         calls: 0,
+        lists: 0,
     };
 
     #[test]
     fn counts_are_read() {
-        let text = "mark 1500000 100 50000 1800 125\nmark 1000000 0 0 0 0\n";
+        let text = "mark 1500000 100 50000 1800 125 500\nmark 1000000 0 0 0 0 0\n";
         assert_eq!(parse_counts(text).unwrap(), [BUSY, IDLE]);
-        assert!(parse_counts("mark 1 2 3 4").is_err());
-        assert!(parse_counts("mark 1 2 3 4 x").is_err());
+        assert!(parse_counts("mark 1 2 3 4 5").is_err());
+        assert!(parse_counts("mark 1 2 3 4 5 x").is_err());
     }
 
     #[test]
     fn a_round_is_the_difference() {
         let round = Round::new(BUSY, IDLE, [125, 0]).unwrap();
         assert_eq!((round.per_block, round.mean_hold), (4000.0, 500.0));
+        assert_eq!(round.lists_per_block, 4.0);
         let counts = [IDLE, BUSY, IDLE, IDLE];
         let ours = rounds(&counts, Hinter::Module, &[[120, 0]]).unwrap();
         assert_eq!(ours[0].blocks, 120);
@@ -750,6 +790,7 @@ ffffffff81004005:      \tjmp    ffffffff81009010 <_raw_spin_unlock_irqrestore>
             holds: 1,
             mean_hold: 1.0 + per_block / 10.0,
             longest_hold,
+            lists_per_block: 4.0,
         };
         for (ours, good) in [
             (round(10.0, 10), true),

@@ -10,7 +10,6 @@
 
 use crate::cli::InstructionsArgs;
 use crate::initramfs::{self, Content};
-use crate::port::Port;
 use crate::qemu::{BALLOON, Config, Console, Guest, Hardware};
 use crate::versions;
 use anyhow::{Context, Result, bail, ensure};
@@ -77,7 +76,7 @@ enum Limit {
 
 /// A loop, in the order of the table.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Loop {
+pub struct Loop {
     section: u8,
     order: u8,
     state: String,
@@ -92,7 +91,7 @@ impl Loop {
         }
     }
 
-    fn pair(order: u8, state: &str) -> Self {
+    pub fn pair(order: u8, state: &str) -> Self {
         Loop {
             section: 2,
             order,
@@ -100,7 +99,7 @@ impl Loop {
         }
     }
 
-    fn name(&self) -> String {
+    pub fn name(&self) -> String {
         match self.section {
             2 => format!("order {} {}", self.order, self.state),
             _ => format!("fault {}", self.state),
@@ -117,7 +116,7 @@ impl Loop {
 }
 
 /// Instructions of each loop, of one boot.
-type Figures = BTreeMap<Loop, f64>;
+pub type Figures = BTreeMap<Loop, f64>;
 
 /// The boots of a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -211,7 +210,7 @@ pub fn run(args: &InstructionsArgs) -> Result<bool> {
 fn build_initramfs(args: &InstructionsArgs, bench: &Path) -> Result<Vec<u8>> {
     let dir = tempfile::tempdir()?;
     for (name, from) in [
-        ("fault_bench", &*args.selftests.join("fault_bench")),
+        ("op_bench", &*args.selftests.join("op_bench")),
         ("memhog", &*args.selftests.join("memhog")),
         ("alloc_bench.ko", bench),
     ] {
@@ -238,8 +237,10 @@ fn start(args: &InstructionsArgs, kind: &Kind, boot: u32, initramfs: &[u8]) -> R
         devices: &[BALLOON],
         kernel_args: "",
         console: Console::Log,
+        huge_pages: true,
         patches_code: false,
         initramfs,
+        cgroup: None,
         disk: None,
         plugin: None,
         log: args.out.join(format!("{}-{boot}.log", kind.name)),
@@ -256,56 +257,67 @@ fn measure(
     let (kernel, _) = guest.port.wait_ready(limit)?;
     let port = &mut guest.port;
     // Free page reporting would hint what the loops free.
-    call(
-        port,
+    port.run(
         "echo 100000000 > /sys/module/page_reporting/parameters/page_reporting_delay_ms",
         limit,
     )?;
-    call(port, kind.setup, limit)?;
-    let varied = 40 + 31 * (boot % 8);
-    call(
-        port,
-        &format!("/selftests/memhog -T {varied} < /dev/null"),
-        limit,
-    )?;
+    port.run(kind.setup, limit)?;
+    port.run(&vary(boot), limit)?;
 
     let mut figures = Figures::new();
     for (section, state, command) in [
-        (0, "4 KiB", "/selftests/fault_bench -T 16 49"),
-        (1, "THP", "/selftests/fault_bench -t 64 99"),
+        (0, "4 KiB", "/selftests/op_bench page_fault1 16 49"),
+        (1, "THP", "/selftests/op_bench page_fault1_thp 64 99"),
     ] {
-        let output = call(port, command, limit)?;
-        figures.insert(Loop::faults(section, state), parse_faults(&output)?);
+        let output = port.run(command, limit)?;
+        figures.insert(
+            Loop::faults(section, state),
+            Operation::parse(&output)?.median,
+        );
     }
-    call(port, "insmod /lib/modules/alloc_bench.ko", limit)?;
+    port.run("insmod /lib/modules/alloc_bench.ko", limit)?;
     let command = "cat /sys/kernel/debug/page_hinting_alloc_bench";
     // The first reading leaves the lists in the state that the second one finds.
-    call(port, command, limit)?;
-    parse_pairs(&call(port, command, limit)?, &mut figures)?;
+    port.run(command, limit)?;
+    parse_pairs(&port.run(command, limit)?, &mut figures)?;
     Ok((kernel, figures))
 }
 
-fn call(port: &mut Port, command: &str, limit: Duration) -> Result<Vec<String>> {
-    let (status, output) = port.call(command, limit)?;
-    ensure!(
-        status == 0,
-        "`{command}` failed in the guest, status {status}:\n{}",
-        output.join("\n")
-    );
-    Ok(output)
+/// Touches and frees an amount of memory that is another one in each boot.
+pub fn vary(boot: u32) -> String {
+    let mib = 40 + 31 * (boot % 8);
+    format!("/selftests/memhog -T {mib} < /dev/null")
 }
 
-/// "FAULTS MIN MEDIAN MAX", in thousandths.
-fn parse_faults(output: &[String]) -> Result<f64> {
-    let median = output
-        .first()
-        .and_then(|line| line.split_whitespace().nth(2))
-        .and_then(|word| word.parse::<f64>().ok());
-    Ok(median.with_context(|| format!("fault_bench says: {output:?}"))? / 1e3)
+/// Instructions of an operation, as op_bench counts them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Operation {
+    /// Of the cycles.
+    pub median: f64,
+    /// Of all of them together.
+    pub mean: f64,
+}
+
+impl Operation {
+    /// "OPERATIONS MIN MEDIAN MAX MEAN", in thousandths.
+    pub fn parse(output: &[String]) -> Result<Self> {
+        let parse = || {
+            let [line] = output else { return None };
+            let words: Result<Vec<f64>, _> = line.split_whitespace().map(str::parse).collect();
+            let [_, _, median, _, mean] = words.ok()?[..] else {
+                return None;
+            };
+            Some(Operation {
+                median: median / 1e3,
+                mean: mean / 1e3,
+            })
+        };
+        parse().with_context(|| format!("op_bench says: {output:?}"))
+    }
 }
 
 /// Lines of "ORDER STATE PAIRS MIN MEDIAN MEAN_MILLI".
-fn parse_pairs(output: &[String], figures: &mut Figures) -> Result<()> {
+pub fn parse_pairs(output: &[String], figures: &mut Figures) -> Result<()> {
     for line in output {
         let words: Vec<_> = line.split_whitespace().collect();
         let [order, state, _, _, median, mean_milli] = words[..] else {
@@ -400,8 +412,10 @@ mod tests {
 
     #[test]
     fn output_is_read() {
-        assert_eq!(parse_faults(&lines("32 1 2500 3000")).unwrap(), 2.5);
-        assert!(parse_faults(&lines("no")).is_err());
+        let operation = Operation::parse(&lines("32 1 2500 3000 2600")).unwrap();
+        assert_eq!((operation.median, operation.mean), (2.5, 2.6));
+        assert!(Operation::parse(&lines("32 1 2500 3000")).is_err());
+        assert!(Operation::parse(&lines("no")).is_err());
         let mut figures = Figures::new();
         let output = lines("0 bulk 512 827 879 879701\n4 whole 1024 1 1177 9");
         parse_pairs(&output, &mut figures).unwrap();

@@ -7,6 +7,7 @@
 //! goes to a log that is kept and shown when something goes wrong, and nothing
 //! is read out of it.
 
+pub mod bench;
 pub mod cli;
 pub mod demo;
 pub mod hinting;

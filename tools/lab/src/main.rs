@@ -8,6 +8,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = interrupt::install().and_then(|()| match cli.command {
+        Command::Bench(args) => lab::bench::run(&args),
         Command::Demo(args) => lab::demo::run(&args),
         Command::Test(args) => lab::test::run(&args),
         Command::Hinting(args) => lab::hinting::run(&args),

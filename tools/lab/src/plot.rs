@@ -29,18 +29,26 @@ const SIZE: (u32, u32) = (1280, 620);
 const RAM: RGBColor = RGBColor(0x1f, 0x5f, 0xa8);
 const PROCESS: RGBColor = RGBColor(0xd0, 0x7a, 0x1c);
 const MARK: RGBColor = RGBColor(0x40, 0x40, 0x40);
-const FONT: &str = "lab";
+/// Name of the font, once it is registered.
+pub const FONT: &str = "lab";
+/// Height of the line below a picture.
+pub const FOOT: u32 = 30;
+
+/// Makes the font known.
+pub fn register() -> Result<()> {
+    register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT)
+        .map_err(|_| anyhow!("the font is broken"))
+}
 
 /// Draws the whole run on the left, the moment of the free on the right.
 pub fn draw(path: &Path, picture: &Picture<'_>) -> Result<()> {
-    register_font(FONT, FontStyle::Normal, epaint_default_fonts::UBUNTU_LIGHT)
-        .map_err(|_| anyhow!("the font is broken"))?;
+    register()?;
     let root = BitMapBackend::new(path, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
     let root = root
         .margin(10, 0, 0, 0)
         .titled(&picture.title, (FONT, 26))?;
-    let (body, foot) = root.split_vertically(root.dim_in_pixel().1 - 30);
+    let (body, foot) = root.split_vertically(root.dim_in_pixel().1 - FOOT);
     let caption = (FONT, 16).into_font().color(&MARK);
     foot.draw(&Text::new(picture.caption.clone(), (20, 4), caption))?;
 

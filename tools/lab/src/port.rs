@@ -6,7 +6,7 @@
 //! comes, and between it events: JSON objects, a line each.
 
 use crate::interrupt;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -184,6 +184,17 @@ impl Port {
         let mut output = Vec::new();
         let status = self.finish(limit, |line| output.push(line))?;
         Ok((status, output))
+    }
+
+    /// Runs a command that has to succeed: its output.
+    pub fn run(&mut self, command: &str, limit: Duration) -> Result<Vec<String>> {
+        let (status, output) = self.call(command, limit)?;
+        ensure!(
+            status == 0,
+            "`{command}` failed in the guest, status {status}:\n{}",
+            output.join("\n")
+        );
+        Ok(output)
     }
 
     /// Asks for the module's knobs and counters.

@@ -177,10 +177,14 @@ pub struct Config<'a> {
     /// Words for the kernel command line.
     pub kernel_args: &'a str,
     pub console: Console,
+    /// Whether the host may use huge pages for QEMU's memory, where it does so at all.
+    pub huge_pages: bool,
     /// Whether the module will be loaded and unloaded many times.
     pub patches_code: bool,
     /// The root file system.
     pub initramfs: &'a [u8],
+    /// `cgroup.procs` of the control group of the host that QEMU is to run in.
+    pub cgroup: Option<&'a File>,
     /// What the disk holds, if there is one.
     pub disk: Option<&'a File>,
     /// A plugin for TCG.
@@ -267,7 +271,7 @@ impl Guest {
                 Console::Terminal => Stdio::inherit(),
             })
             .stderr(stderr);
-        prepare_child(&mut command, &inherited, config.console);
+        prepare_child(&mut command, &inherited, config);
         let child = command
             .spawn()
             .with_context(|| format!("cannot start {}", config.args.qemu.display()))?;
@@ -516,6 +520,10 @@ impl Drop for Guest {
 /// knows, and an interrupt that comes then finds all addresses wild.
 const FOUR_LEVELS: &str = "no5lvl";
 
+/// On a host that is busy a guest may not see its timer tick within the moment that
+/// Linux gives it for that, and panics ("IO-APIC + timer doesn't work").
+const NO_TIMER_CHECK: &str = "no_timer_check";
+
 /// Every complaint of the kernel ends the guest, and so does an NMI, which is what
 /// a guest gets that hangs; a panic shows what each task was doing.
 const PANIC: &str = "panic_on_warn=1 panic=-1 oops=panic unknown_nmi_panic panic_sys_info=tasks";
@@ -606,7 +614,8 @@ fn arguments(config: &Config<'_>, accel: [&str; 4], inherited: &Inherited) -> Ve
     }
     add(&["-initrd", &initramfs]);
     let append = format!(
-        "console=ttyS0 log_buf_len=1M {PANIC} {FOUR_LEVELS} lab.job={} {port_word} {}",
+        "console=ttyS0 log_buf_len=1M {PANIC} {FOUR_LEVELS} {NO_TIMER_CHECK} lab.job={} \
+         {port_word} {}",
         config.job, config.kernel_args
     );
     add(&["-append", append.trim_end()]);
@@ -616,13 +625,21 @@ fn arguments(config: &Config<'_>, accel: [&str; 4], inherited: &Inherited) -> Ve
 }
 
 /// Makes the child inherit these files and die with the lab.
-fn prepare_child(command: &mut Command, inherited: &Inherited, console: Console) {
+fn prepare_child(command: &mut Command, inherited: &Inherited, config: &Config<'_>) {
     use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
     let fds = inherited.all();
     let lab = getpid();
+    let (console, huge_pages) = (config.console, config.huge_pages);
+    let cgroup = config.cgroup.map(AsRawFd::as_raw_fd);
     let prepare = move || -> std::io::Result<()> {
         prctl::set_pdeathsig(Signal::SIGKILL)?;
+        if let Some(fd) = cgroup {
+            // SAFETY: the parent holds the file open until the child has been started.
+            let procs = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+            // 0 stands for whoever writes it.
+            nix::unistd::write(procs, b"0")?;
+        }
         if getppid() != lab {
             return Err(std::io::ErrorKind::NotConnected.into());
         }
@@ -630,6 +647,10 @@ fn prepare_child(command: &mut Command, inherited: &Inherited, console: Console)
         // terminal has to stay in the group that may read it.
         if console == Console::Log {
             setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+        }
+        // QEMU inherits it, and its own madvise() does not count then.
+        if !huge_pages {
+            prctl::set_thp_disable(true)?;
         }
         for &fd in &fds {
             // SAFETY: the parent holds the file open until the child has been started.
@@ -642,19 +663,27 @@ fn prepare_child(command: &mut Command, inherited: &Inherited, console: Console)
     unsafe { command.pre_exec(prepare) };
 }
 
+/// What QEMU says its version is, if that is one which will do, such as "7.2.22".
+pub fn version_of(qemu: &Path) -> Result<String> {
+    check_version(qemu)?;
+    let text = version_text(qemu)?;
+    let word = text.split_whitespace().nth(3);
+    Ok(word.unwrap_or_default().to_owned())
+}
+
+fn version_text(qemu: &Path) -> Result<String> {
+    let output = Command::new(qemu).arg("--version").output();
+    let output = output.with_context(|| {
+        format!(
+            "{} does not run; apt-get install qemu-system-x86",
+            qemu.display()
+        )
+    })?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 fn check_version(qemu: &Path) -> Result<(u32, u32)> {
-    let output = match Command::new(qemu).arg("--version").output() {
-        Ok(output) => output,
-        Err(error) => {
-            return Err(error).with_context(|| {
-                format!(
-                    "{} does not run; apt-get install qemu-system-x86",
-                    qemu.display()
-                )
-            });
-        }
-    };
-    let text = String::from_utf8_lossy(&output.stdout);
+    let text = version_text(qemu)?;
     let (major, minor) = version(&text)
         .with_context(|| format!("{} --version says: {}", qemu.display(), text.trim()))?;
     ensure!(

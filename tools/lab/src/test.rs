@@ -57,13 +57,17 @@ pub fn run(args: &TestArgs) -> Result<bool> {
     side_by_side(jobs, &scenarios, |scenario| {
         let tests = match lists.get(scenario.name) {
             _ if scenario.name == KUNIT => vec![KUNIT.to_owned()],
-            Some(tests) => tests.clone(),
-            None => {
-                let problem = "no selftest is listed for this scenario".to_owned();
-                tally.problem(&format!("{}/{}", args.name, scenario.name), problem);
-                return Ok(());
-            }
+            Some(tests) => scenario::narrow(tests, args.only.as_deref()),
+            None => Vec::new(),
         };
+        if tests.is_empty() {
+            let problem = match &args.only {
+                Some(only) => format!("{only} is not listed for this scenario"),
+                None => "no selftest is listed for this scenario".to_owned(),
+            };
+            tally.problem(&format!("{}/{}", args.name, scenario.name), problem);
+            return Ok(());
+        }
         let disk = match scenario.hardware.disk_mib {
             0 => None,
             mib => Some(empty_file(&args.out, mib << 20)?),
@@ -105,7 +109,7 @@ fn jobs_for(processors: usize, available_mib: u64, size_mib: u64) -> usize {
 
 /// Does the job for each item, `jobs` of them at a time, begun in their order. After an
 /// error no other is begun; it is returned when those that run have ended.
-fn side_by_side<T: Sync>(
+pub fn side_by_side<T: Sync>(
     jobs: usize,
     items: &[T],
     job: impl Fn(&T) -> Result<()> + Sync,
@@ -289,8 +293,10 @@ impl Runner<'_> {
             devices: self.scenario.devices,
             kernel_args: self.scenario.kernel_args,
             console: Console::Log,
+            huge_pages: true,
             patches_code: true,
             initramfs: self.initramfs,
+            cgroup: None,
             disk: self.disk.as_ref(),
             plugin: None,
             log,
@@ -325,7 +331,9 @@ impl Runner<'_> {
         let end = Instant::now() + limit;
         // A fresh guest that either resumes, and goes on with the test, or boots.
         let mut is_fresh = false;
-        guest.port.send(&command(test, ""))?;
+        guest
+            .port
+            .send(&command(test, "", self.args.last.as_deref()))?;
         loop {
             let error = match guest.next(end) {
                 Ok(Said::Line(line)) => {
@@ -336,7 +344,9 @@ impl Runner<'_> {
                 Ok(Said::Event(Event::Ready { .. })) if guest.restarts || is_fresh => {
                     guest.restarts = false;
                     is_fresh = false;
-                    guest.port.send(&command(test, "again"))?;
+                    guest
+                        .port
+                        .send(&command(test, "again", self.args.last.as_deref()))?;
                     continue;
                 }
                 Ok(Said::Event(Event::Ready { .. })) => {
@@ -388,18 +398,21 @@ impl Runner<'_> {
     }
 }
 
-/// What the guest's agent is to do for a test, or for its part after a restart.
-fn command(test: &str, part: &str) -> String {
-    let soak = match std::env::var("PAGE_HINTING_SOAK").as_deref() {
-        Ok("1") => "export PAGE_HINTING_SOAK=1; ",
-        _ => "",
-    };
-    match test {
-        KUNIT => format!("kunit {}", initramfs::MODULE),
-        _ => format!("{soak}selftest {test} {part}")
-            .trim_end()
-            .to_owned(),
+/// What the guest's agent is to do for a test, or for its part after a restart. A test
+/// leaves off after the point `last`, if it has it.
+fn command(test: &str, part: &str, last: Option<&str>) -> String {
+    if test == KUNIT {
+        return format!("kunit {}", initramfs::MODULE);
     }
+    let mut text = String::new();
+    if std::env::var("PAGE_HINTING_SOAK").as_deref() == Ok("1") {
+        text += "export PAGE_HINTING_SOAK=1; ";
+    }
+    if let Some(last) = last {
+        text += &format!("export PAGE_HINTING_LAST={last}; ");
+    }
+    text += &format!("selftest {test} {part}");
+    text.trim_end().to_owned()
 }
 
 /// A file of this size that is gone when it is closed, and holds no block yet.
@@ -521,6 +534,15 @@ mod tests {
         assert_eq!(jobs_for(2, 8191, 4096), 1);
         assert_eq!(jobs_for(2, 8192, 4096), 2);
         assert_eq!(jobs_for(64, 1 << 20, 4096), 2);
+    }
+
+    #[test]
+    fn the_agent_hears_of_the_last_point() {
+        assert_eq!(command("a.sh", "", None), "selftest a.sh");
+        assert_eq!(
+            command("a.sh", "again", Some("b")),
+            "export PAGE_HINTING_LAST=b; selftest a.sh again"
+        );
     }
 
     #[test]
