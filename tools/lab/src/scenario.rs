@@ -98,10 +98,15 @@ const NUMA: Hardware = Hardware {
 };
 
 /// All there are. Which selftests each runs stands in their file "scenarios".
-pub const SCENARIOS: [Scenario; 19] = [
+pub const SCENARIOS: [Scenario; 20] = [
     Scenario {
         name: "balloon",
         seconds: 450,
+        ..PLAIN
+    },
+    Scenario {
+        name: "pacing",
+        seconds: 300,
         ..PLAIN
     },
     Scenario {

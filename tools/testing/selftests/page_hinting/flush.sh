@@ -33,12 +33,17 @@ test_flush_hints_all() {
 
 # Without a limit the CPUs keep huge pages.
 test_flush_drains_the_cpus() {
-	local before
+	local try huge
 
-	load_fresh && wait_settled && memhog -t 64 || return
-	before=$(get stats/hinted_kb)
-	set_knob flush 1 && nothing_is_left || return
-	expect "pages that the CPUs have aside, of 2 MiB" "$(pcp_huge)" 0
+	load_fresh && wait_settled || return
+	# Programs that end in between free some: so a few times, and too soon one after
+	# the other for the thread, which drains the CPUs when it rests.
+	for try in 1 2 3; do
+		memhog -t 64 && set_knob flush 1 || return
+		huge=$(pcp_huge)
+		[ "$huge" != 0 ] || break
+	done
+	expect "lists of CPUs with as much as a page of 2 MiB, at try $try" "$huge" 0 && nothing_is_left
 }
 
 # Lists with as much as a huge page.

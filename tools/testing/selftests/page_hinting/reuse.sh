@@ -11,9 +11,8 @@ MIB=128
 # All that is free in blocks of 2 MiB is Offline, and what is in smaller ones is not,
 # as it was used since it was hinted last; what a process frees does not stay with a CPU.
 all_is_hinted() { # KNOB VALUE
-	limit_pcp_lists && load_fresh && set_knob enabled 0 &&
-	memhog -T $(($(small_kb) / 1024 + 32)) &&
-	set_knob "$1" "$2" && set_knob enabled 1 && wait_settled &&
+	limit_pcp_lists && load_fresh && set_knob "$1" "$2" && set_knob enabled 0 &&
+	memhog -T $(($(small_kb) / 1024 + 32)) && set_knob enabled 1 && wait_settled &&
 	set_knob flush_timeout_ms 60000 && set_knob flush 1 || return
 	small=$(small_kb)
 }
@@ -94,10 +93,11 @@ test_unhinted_memory_is_not_reused() {
 	expect "KiB used again with nothing hinted" "$reused" 0
 }
 
+# What is left of a page of the host has a tag after the last ones only.
 run_tests \
 	test_huge_pages_count_once \
 	test_small_pages_count_as_the_host_has_them \
-	test_small_pages_count_as_they_are \
 	test_no_tag_below_a_granule \
 	test_tags_below_a_small_granule \
+	test_small_pages_count_as_they_are \
 	test_unhinted_memory_is_not_reused
