@@ -168,6 +168,8 @@ pub struct Pacing {
     slots: [Slot; SLOTS],
     /// A cycle goes on.
     holding: bool,
+    /// Pages reused within the window, or since the cycle was seen: what it is known to take.
+    taken: u64,
     /// When free memory last fell by as much as shows a cycle.
     fell_ns: u64,
 }
@@ -189,6 +191,7 @@ impl Pacing {
             lately: [0; LATELY],
             slots: [Slot::EMPTY; SLOTS],
             holding: false,
+            taken: 0,
             fell_ns: 0,
         }
     }
@@ -299,6 +302,9 @@ impl Pacing {
         let [.., slot] = &mut self.slots;
         let recent = (pages - beyond).div_ceil(terms.granule());
         slot.reused = slot.reused.saturating_add(recent);
+        self.taken = self
+            .taken
+            .saturating_add(recent.saturating_mul(terms.granule()));
         (pages - left).div_ceil(terms.granule())
     }
 
@@ -335,12 +341,16 @@ impl Pacing {
         })
     }
 
+    /// Granules reused within the window.
+    fn reused(&self) -> u64 {
+        self.slots
+            .iter()
+            .fold(0u64, |sum, slot| sum.saturating_add(slot.reused))
+    }
+
     /// Whether the reuse within the window shows a cycle.
     fn cycles(&self, terms: &Terms) -> bool {
-        let reused = self
-            .slots
-            .iter()
-            .fold(0u64, |sum, slot| sum.saturating_add(slot.reused));
+        let reused = self.reused();
 
         reused >= 2 && reused.saturating_mul(terms.granule()) >= terms.cycle_pages
     }
@@ -348,8 +358,14 @@ impl Pacing {
     fn decide(&mut self, look: &Look, terms: &Terms) -> Decision {
         let in_debt = self.balance < 0;
         let demand = self.demand();
-        // Tops between looks are missed: a quarter more than was seen.
-        let kept = demand.saturating_add(demand / 4);
+
+        if !self.holding {
+            self.taken = self.reused().saturating_mul(terms.granule());
+        }
+        // No more than is known to be needed again: a guest that takes much for good may use a
+        // little again on the way. Tops between looks are missed: a quarter more than was seen.
+        let needed = demand.min(self.taken);
+        let kept = needed.saturating_add(needed / 4);
         let reserve = look.backlog.saturating_sub(self.cold()).min(kept);
 
         if demand >= terms.cycle_pages {
