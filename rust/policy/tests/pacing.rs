@@ -342,6 +342,44 @@ fn a_clock_that_goes_back_pays_nothing() {
     assert!(guest.pacing.balance_ns() <= balance);
 }
 
+/// In debt, what is quiet goes by the trickle's worth: a slot's inflow or the largest block.
+#[test]
+fn what_is_quiet_trickles_in_debt() {
+    for budget_permille in [1, 10, 100] {
+        let terms = Terms {
+            budget_permille,
+            price_ns: 50_000_000,
+            ..TERMS
+        };
+        let mut guest = Guest::new(terms, SIZE);
+
+        // However long nothing was hinted before.
+        guest.pass_and_look(3600 * SECOND);
+        guest.allocate(SIZE);
+        guest.free(SIZE);
+        guest.look();
+        guest.allocate(SIZE);
+        guest.free(SIZE);
+        guest.look();
+        assert!(guest.pacing.balance_ns() < 0 && guest.unhinted == SIZE);
+        guest.pass_and_look(QUIET_NS);
+        assert_eq!(guest.unhinted, SIZE, "{budget_permille}");
+
+        let most = guest.trickle_ns() / terms.price_ns;
+        let mut hinted = Vec::new();
+        while hinted.iter().sum::<u64>() < 10 {
+            let before = guest.unhinted;
+            guest.now += guest.decision.again_ns;
+            guest.look();
+            assert!(guest.pacing.balance_ns() < 0);
+            hinted.push(before - guest.unhinted);
+            assert!(hinted.len() < 100, "{budget_permille}: {hinted:?}");
+        }
+        let top = hinted.iter().copied().max();
+        assert!(top <= Some(most), "{budget_permille}: {hinted:?}");
+    }
+}
+
 proptest! {
     /// Over any time, reuse costs no more than flows in, what the account can save up, and one
     /// burst: what had been hinted lately when the account was last without debt.
