@@ -525,6 +525,9 @@ proptest! {
         };
         let (mut strict, mut lax) = (Pacing::new(), Pacing::new());
         let mut look = Look::default();
+        // Nothing is free at first, so that all that is hinted counts.
+        strict.look(&look, &terms);
+        lax.look(&look, &other);
 
         for (ns, reused, hinted, backlog, offline, down) in looks {
             look.now_ns += ns;
