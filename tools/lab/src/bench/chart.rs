@@ -251,9 +251,10 @@ pub fn draw_bars(path: &Path, bars: &Bars) -> Result<()> {
             .x_label_area_size(60)
             .y_label_area_size(80);
         match bars.y.is_log {
-            false => columns(builder.build_cartesian_2d(x, y.clone())?, bars, &y),
+            false => columns(builder.build_cartesian_2d(x, y.clone())?, area, bars, &y),
             true => columns(
                 builder.build_cartesian_2d(x, y.clone().log_scale())?,
+                area,
                 bars,
                 &y,
             ),
@@ -263,6 +264,7 @@ pub fn draw_bars(path: &Path, bars: &Bars) -> Result<()> {
 
 fn columns<'a, Y>(
     mut context: ChartContext<'a, BitMapBackend<'a>, Cartesian2d<RangedCoordf64, Y>>,
+    area: &Area<'_>,
     bars: &Bars,
     range: &Range<f64>,
 ) -> Result<()>
@@ -313,17 +315,16 @@ where
         }
     }
     let style = (FONT, 16).into_font().color(&TEXT);
-    let area = context.plotting_area();
-    let (xs, ys) = area.get_pixel_range();
-    let below = area.strip_coord_spec();
+    let (xs, ys) = context.plotting_area().get_pixel_range();
+    let (left, top) = area.get_base_pixel();
     let width = f64::from(xs.end - xs.start) / bars.groups.len().max(1) as f64;
     for (i, (name, _)) in bars.groups.iter().enumerate() {
-        let x = (width * (i as f64 + 0.5)) as i32;
+        let x = xs.start - left + (width * (i as f64 + 0.5)) as i32;
         let style = style.pos(Pos::new(HPos::Center, VPos::Top));
         // A name of several words, between commas, gets as many lines.
         for (line, word) in name.split(", ").enumerate() {
-            let y = ys.end - ys.start + 6 + 17 * line as i32;
-            below.draw(&Text::new(word.to_owned(), (x, y), style.clone()))?;
+            let y = ys.end - top + 6 + 17 * line as i32;
+            area.draw(&Text::new(word.to_owned(), (x, y), style.clone()))?;
         }
     }
     Ok(())
