@@ -122,10 +122,10 @@ holds_range() { # FIRST NUMBER
 }
 
 # The block's halves are used, freed and handed to the host one after the other, which
-# keeps the first. Then nothing more is submitted.
+# keeps the first. All else is hinted before: a silent host gets only so much.
 hold_first_half() {
 	offline_block && take_first_half && take_second_half && set_knob min_order 9 && set_knob batch_kb 65536 &&
-	sim_set mode never && set_knob enabled 1 || return
+	set_knob enabled 1 && wait_settled && sim_set mode never || return
 	free_first_half
 	wait_for "the first half with the host" holds_range "$block" $HALF
 }
