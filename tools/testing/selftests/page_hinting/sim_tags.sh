@@ -11,6 +11,10 @@ ZONES=/sys/kernel/debug/page_hinting/zones
 # Other pages that the guest takes or frees while a few commands run.
 SLACK=128
 
+# Of what was split off for one page, the smallest pieces are used before others: these
+# many pages of it may be in use, or free again and not hinted.
+FEW=32
+
 disable() {
 	# A pass that is under way ends.
 	set_knob enabled 0 && sleep 0.2
@@ -92,10 +96,7 @@ test_a_half_of_an_unhinted_block_is_isolated() {
 }
 
 # Of a free block only the page is taken that is bad, and the rest stays what it was.
-# Somebody may want one of the pieces that it is in then, of which the smallest are the
-# first to be used, and may be free again by now.
-FEW=32
-
+# Somebody may want one of the pieces that it is in then.
 is_all_but_the_page() {
 	expect_about "free pages beside the bad one" "$buddy" $((BLOCK - 1)) $SLACK
 }
@@ -165,13 +166,18 @@ PIECE=256
 # Allocates blocks of this kind, 1 MiB each, until one was cut out of one of the highest
 # order; sets $before and $after to the Offline pages around that.
 split_a_block() { # KIND
+	exec 4> $SIM/blocks
+	allocate_until_more bound "$1"
+}
+
+# Of what is counted, others may use some as well: it is read anew for each block.
+allocate_until_more() { # COUNT KIND
 	local begin=
 
-	begin=$(bound)
-	exec 4> $SIM/blocks
-	while [ "$(bound)" = "$begin" ]; do
+	while [ -z "$begin" ] || [ "$($1)" -le "$begin" ]; do
+		begin=$($1)
 		before=$(offline_pages)
-		printf '%s' "8 $1" >&4 || fail "no block of order 8 to be had" || return
+		printf '%s' "8 $2" >&4 || fail "no block of order 8 to be had" || return
 	done
 	after=$(offline_pages)
 }
@@ -194,18 +200,15 @@ test_an_offline_block_is_split() {
 	rest_is_offline
 }
 
+unmovable_pageblocks() {
+	pageblocks Unmovable
+}
+
 # Unmovable memory takes whole pageblocks over when it has none left.
 test_an_offline_block_is_claimed() {
-	local types
-
 	all_is_offline || return
-	types=$(pageblocks Unmovable)
 	exec 4> $SIM/blocks
-	while [ "$(pageblocks Unmovable)" -le "$types" ]; do
-		before=$(offline_pages)
-		printf '%s' "8 unmovable" >&4 || fail "no block of order 8 to be had" || return
-	done
-	after=$(offline_pages)
+	allocate_until_more unmovable_pageblocks unmovable || return
 	exec 4>&-
 	rest_is_offline
 }
