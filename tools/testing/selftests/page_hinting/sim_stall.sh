@@ -174,10 +174,11 @@ test_insmod_while_synchronous_reporting_waits() {
 
 # The blocks come back untagged, so they are hinted again to the next device.
 test_device_goes_with_blocks() {
-	local held requests
+	local held requests backlog
 
 	load_with_sim mode=now && take_stock && fall_silent || return
 	held=$(sim_get in_flight_kb)
+	backlog=$(get stats/backlog_kb)
 	requests=$(sim_get submitted)
 	seconds sim_unload && took_at_most $BOUND "the removal of the device" &&
 	wait_for "status no-queue" status_is no-queue &&
@@ -186,9 +187,10 @@ test_device_goes_with_blocks() {
 	stat_at_least requests "$requests" &&
 	expect "stats/errors and acks" $(($(get stats/errors) + $(get stats/acks))) \
 		"$(get stats/requests)" || return
-	[ "$(get stats/backlog_kb)" -ge "$held" ] ||
-		fail "a backlog of $(get stats/backlog_kb) KiB after $held KiB came back" ||
-		return
+	backlog=$(($(get stats/backlog_kb) - backlog))
+	# What others use meanwhile may be of it.
+	[ $backlog -ge $((held * 3 / 4)) ] ||
+		fail "the backlog has grown by $backlog KiB, and $held KiB came back" || return
 	sim_load mode=now && wait_settled && sim_nothing_corrupted || return
 	sim_at_least acked_kb "$held" ||
 		fail "$(sim_get acked_kb) KiB were hinted again, of $held"
