@@ -60,8 +60,8 @@ test_flush_can_be_interrupted() {
 test_flush_ends_at_unload() {
 	silent_host && set_knob flush_timeout_ms 3600000 || return
 	flush_in_background
-	seconds unload && took_at_most $BOUND "rmmod" || return
-	wait "$flusher"
+	seconds unload && took_at_most $BOUND "rmmod" &&
+	wait_for "the flush to end" is_gone "$flusher" || return
 	expect "the flush" "$(cat /tmp/flush)" ENODEV
 	sim_answer_all
 }
@@ -69,8 +69,7 @@ test_flush_ends_at_unload() {
 test_flush_ends_when_the_device_goes() {
 	silent_host && set_knob flush_timeout_ms 3600000 || return
 	flush_in_background
-	sim_unload || return
-	wait "$flusher"
+	sim_unload && wait_for "the flush to end" is_gone "$flusher" || return
 	expect "the flush" "$(cat /tmp/flush)" ENODEV
 }
 
