@@ -96,8 +96,8 @@ test_unhinted_memory_is_not_reused() {
 # What is left of a page of the host has a tag after the last ones only.
 run_tests \
 	test_huge_pages_count_once \
-	test_small_pages_count_as_the_host_has_them \
 	test_no_tag_below_a_granule \
+	test_small_pages_count_as_the_host_has_them \
 	test_tags_below_a_small_granule \
 	test_small_pages_count_as_they_are \
 	test_unhinted_memory_is_not_reused
