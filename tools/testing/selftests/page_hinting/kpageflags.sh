@@ -14,7 +14,7 @@ flags_match_table() {
 }
 
 test_as_many_as_the_table_says() {
-	load_with_sim mode=now && wait_settled || return
+	load_with_sim mode=now && wait_settled && memhog -t $MIB && wait_settled || return
 	wait_for "as many free pages to be OFFLINE as in the table" flags_match_table ||
 		fail "$buddy_offline pages are BUDDY and OFFLINE, $table in the table" || return
 	[ "$buddy_offline" -gt $((buddy / 2)) ] ||
