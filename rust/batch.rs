@@ -70,9 +70,10 @@ pub(crate) enum Pass {
     Full,
     /// There is no more that can be spared, and the host has nothing; or the plan is fulfilled.
     Over,
-    /// There is no device, it took no more, or somebody waits for what is out. What was taken for
-    /// it is back on the free lists.
+    /// There is no device, or it took no more. What was taken for it is back on the free lists.
     Failed,
+    /// The same, as somebody waits for what is out.
+    Held,
 }
 
 /// Hands unhinted memory to the host, until there is none that can be spared or the host has
@@ -102,7 +103,7 @@ pub(crate) fn hint(plan: &Plan, submitted: &mut u64, stats: &Stats, token: &InTh
             return if state.in_flight() {
                 Pass::Full
             } else if state.held() || queue::State::now().held() {
-                Pass::Failed
+                Pass::Held
             } else {
                 Pass::Over
             };
@@ -114,12 +115,11 @@ pub(crate) fn hint(plan: &Plan, submitted: &mut u64, stats: &Stats, token: &InTh
                 stats.submitted();
                 *submitted = submitted.saturating_add(pages);
             }
-            Err(e) => {
-                // Somebody needs the memory now, which is no fault of the device.
-                if e != EAGAIN {
-                    stats.submitted();
-                    stats.failed();
-                }
+            // Somebody needs the memory now, which is no fault of the device.
+            Err(e) if e == EAGAIN => return Pass::Held,
+            Err(_) => {
+                stats.submitted();
+                stats.failed();
                 return Pass::Failed;
             }
         }

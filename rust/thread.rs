@@ -218,7 +218,9 @@ impl Turns {
                     .clamp(1, policy::TRICKLE_MS);
             }
             match self.hint(shared, &knobs, &plan, rested, flush, token) {
-                Some(Pass::Failed) if flush.is_some() => again_ms = policy::FLUSH_RETRY_MS,
+                Some(Pass::Failed) if flush.is_some() => again_ms = policy::RETRY_MS,
+                // That is over soon.
+                Some(Pass::Held) => again_ms = policy::RETRY_MS,
                 // All that may be hinted now is, or it is less than a block, or it can't be had:
                 // it is time that makes it more.
                 Some(Pass::Over | Pass::Failed) if self.paced => {}
@@ -334,7 +336,7 @@ impl Turns {
         }
         if pass != Pass::Full {
             self.hinting = false;
-            self.vain = due && !self.found && !self.paced;
+            self.vain = due && !self.found && !self.paced && pass != Pass::Held;
             if self.found || flush.is_some() {
                 self.looked = Instant::now();
                 knobs::notify_backlog();

@@ -203,8 +203,8 @@ impl Pacing {
 
     /// Takes in what the thread sees and decides how much may be hinted.
     ///
-    /// To be called before blocks are taken, and again before each request: what may be hinted
-    /// does not count what was hinted since.
+    /// To be called before blocks are taken. What is hinted after it is to be subtracted from what
+    /// may be.
     pub fn look(&mut self, look: &Look, terms: &Terms) -> Decision {
         if terms.budget_permille == 0 {
             // When it is switched on it starts afresh.

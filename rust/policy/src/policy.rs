@@ -35,9 +35,9 @@ pub const PRICE_MAX: u64 = 16;
 /// The price is measured again after so long, in milliseconds, if it matters.
 pub const PROBE_MS: u32 = 10_000;
 
-/// How long a flush waits before it tries again, when blocks could not be had or handed over, in
-/// milliseconds.
-pub const FLUSH_RETRY_MS: u32 = 20;
+/// How long the thread waits before it tries again in milliseconds, when somebody waits for what is
+/// out; or when somebody waits for a flush, and blocks could not be had or handed over.
+pub const RETRY_MS: u32 = 20;
 
 /// How often the thread looks for blocks that no watermark has told it about, in milliseconds.
 ///
@@ -68,6 +68,15 @@ pub enum Knob {
     FlushTimeoutMs,
 }
 
+/// [`Ord::min`], which is not for constants.
+const fn lesser(a: u32, b: u32) -> u32 {
+    if a < b {
+        a
+    } else {
+        b
+    }
+}
+
 /// A value that a knob does not take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Invalid;
@@ -92,18 +101,18 @@ pub struct Knobs {
 }
 
 impl Knobs {
-    /// The defaults: hint pageblocks and larger, once 16 MiB of them are free in an area.
+    /// The defaults: hint pageblocks and larger, once 16 MiB of them are free in an area. Where a
+    /// pageblock is larger than a batch, as with pages of 64 KiB, it is blocks of a batch.
     ///
     /// `page_kb` is the size of a page of the guest, a power of two.
     pub const fn new(pageblock_order: u32, max_order: u32, page_kb: u64) -> Self {
         // INVARIANT: The constants are in their ranges, and so is `min_order`.
         Self {
             enabled: true,
-            min_order: if pageblock_order < max_order {
-                pageblock_order
-            } else {
-                max_order
-            },
+            min_order: lesser(
+                pageblock_order,
+                lesser(max_order, (BATCH_KB_MAX / page_kb).ilog2()),
+            ),
             max_order,
             high_watermark_kb: 16 * 1024,
             low_watermark_kb: 0,

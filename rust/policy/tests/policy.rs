@@ -37,7 +37,23 @@ fn defaults_are_what_the_abi_says() {
 
 #[test]
 fn a_pageblock_may_not_fit_the_allocator() {
-    assert_eq!(Knobs::new(13, 10, 64).min_order(), 10);
+    assert_eq!(Knobs::new(13, 10, 4).min_order(), 10);
+}
+
+/// As on arm64 with pages of 64 KiB, where a pageblock has 512 MiB.
+#[test]
+fn a_pageblock_may_not_fit_a_batch() {
+    let k = Knobs::new(13, 13, 64);
+    let room = ZoneRoom {
+        free: 1 << 20,
+        managed: 1 << 20,
+        largest_block: 1 << 13,
+        ..ZoneRoom::default()
+    };
+
+    assert_eq!(k.min_order(), 10);
+    assert!(room.fits(k.get(Knob::BatchKb) / 64, k.min_order()));
+    assert!(!room.fits(k.get(Knob::BatchKb) / 64, 13));
 }
 
 #[test]
