@@ -98,7 +98,7 @@ const NUMA: Hardware = Hardware {
 };
 
 /// All there are. Which selftests each runs stands in their file "scenarios".
-pub const SCENARIOS: [Scenario; 20] = [
+pub const SCENARIOS: [Scenario; 22] = [
     Scenario {
         name: "balloon",
         seconds: 450,
@@ -163,6 +163,23 @@ pub const SCENARIOS: [Scenario; 20] = [
         name: "poison",
         kernel_args: "page_poison=1",
         seconds: 70,
+        in_all: InAll::Debug,
+        ..PLAIN
+    },
+    // Small blocks that are allocated are unmapped, and have pages beside them which are
+    // neither free nor used.
+    Scenario {
+        name: "guard",
+        kernel_args: "debug_pagealloc=on debug_guardpage_minorder=2",
+        seconds: 70,
+        in_all: InAll::Debug,
+        ..PLAIN
+    },
+    Scenario {
+        name: "leak",
+        kernel_args: "kmemleak=on",
+        seconds: 150,
+        devices: &[],
         in_all: InAll::Debug,
         ..PLAIN
     },

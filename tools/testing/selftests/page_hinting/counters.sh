@@ -22,9 +22,89 @@ test_low_orders_hinted() {
 	set_knob min_order 0 && memhog -T 64 && wait_settled && counts_agree
 }
 
-test_reused_and_compacted() {
-	memhog -t 512 && memhog -T 64 && echo 1 > /proc/sys/vm/compact_memory &&
-	wait_settled && counts_agree
+test_reused() {
+	memhog -t 512 && memhog -T 64 && wait_settled && counts_agree
+}
+
+moved() {
+	awk '/^pgmigrate_success / { print $2 }' /proc/vmstat
+}
+
+# Where compaction moves pages to is Offline memory here: that counts as used again,
+# page by page, and has no tag any more.
+test_compacted() {
+	local fifo=/tmp/counters.$$ before reused
+
+	rm -f $fifo $fifo.out
+	mkfifo $fifo || fail "mkfifo" || return
+	"$DIR/fragment" 8 128 < $fifo > $fifo.out &
+	background=$!
+	exec 3> $fifo
+	wait_for "fragment 8 128" test -s $fifo.out && wait_settled && set_knob enabled 0 || return
+	before=$(moved)
+	reused=$(get stats/reused_kb)
+	echo 1 > /proc/sys/vm/compact_memory
+	before=$((($(moved) - before) * 4))
+	reused=$(($(get stats/reused_kb) - reused))
+	exec 3>&-
+	wait "$background"
+	background=
+	rm -f $fifo $fifo.out
+	counts_agree && lists_agree || return
+	[ $before -ge 8192 ] || fail "compaction moved $before KiB only" || return
+	[ $reused -ge $((before / 2)) ] ||
+		fail "compaction moved $before KiB, and $reused KiB count as used again" || return
+	set_knob enabled 1 && wait_settled && counts_agree
+}
+
+# The letters that show_mem has for the types of the free blocks of each zone and
+# order, and those that pagetypeinfo has blocks of: a line for each. More than 100000
+# are not counted.
+letters_of_show_mem() {
+	echo m > /proc/sysrq-trigger
+	dmesg | awk '/Mem-Info:/ { n = 0 }
+		/Node [0-9]+ [A-Za-z0-9]+: [0-9]+\*4kB/ { line[n++] = $0 }
+		END { for (i = 0; i < n; i++) print line[i] }' | awk '{
+		sub(/^\[[^]]*\] */, "")
+		zone = $2 " " substr($3, 1, length($3) - 1)
+		for (i = 4; i <= NF && $i != "="; i++)
+			if ($i ~ /^\(/)
+				print zone, size, substr($i, 2, length($i) - 2)
+			else
+				size = substr($i, index($i, "*") + 1)
+	}' | sort
+}
+
+letters_of_pagetypeinfo() {
+	awk '
+		/^Free pages count/ { on = 1; next }
+		/^ *$/ || /^Number of blocks/ { on = 0 }
+		on && /^Node/ {
+			gsub(",", "")
+			for (i = 7; i <= NF; i++)
+				if ($i != "0")
+					letters[$2 " " $4 " " 4 * pot(i - 7) "kB"] = \
+						letters[$2 " " $4 " " 4 * pot(i - 7) "kB"] short($6)
+		}
+		END { for (area in letters) print area, letters[area] }
+		function pot(n,    p) { for (p = 1; n > 0; n--) p *= 2; return p }
+		function short(type) {
+			return type == "Unmovable" ? "U" : type == "Movable" ? "M" : \
+				type == "Reclaimable" ? "E" : type == "HighAtomic" ? "H" : \
+				type == "CMA" ? "C" : type == "Isolate" ? "I" : "?"
+		}' /proc/pagetypeinfo | sort
+}
+
+letters_are_the_same() {
+	shown=$(letters_of_show_mem)
+	counted=$(letters_of_pagetypeinfo)
+	[ -n "$shown" ] && [ "$shown" = "$counted" ]
+}
+
+# A list that only looks empty, as all on it is Offline, is none of an empty area.
+test_show_mem() {
+	wait_for "show_mem and pagetypeinfo to agree" letters_are_the_same ||
+		fail "show_mem: $shown; pagetypeinfo: $counted"
 }
 
 test_after_rmmod() {
@@ -35,5 +115,7 @@ run_tests \
 	test_before_insmod \
 	test_all_hinted \
 	test_low_orders_hinted \
-	test_reused_and_compacted \
+	test_reused \
+	test_compacted \
+	test_show_mem \
 	test_after_rmmod

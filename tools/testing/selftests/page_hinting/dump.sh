@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=dash source-path=SCRIPTDIR
 # Has the host dump the guest's memory for tools that read such dumps, before
-# free memory is hinted and after: see scripts/dump-tools.sh, which looks at what
+# free memory is hinted and after: see scripts/beside-upstream.sh, which looks at what
 # comes of it.  Runs with the series and without; there page_reporting reports.
 
 . "$(dirname "$0")/lib.sh"

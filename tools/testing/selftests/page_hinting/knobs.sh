@@ -74,7 +74,7 @@ NL='
 '
 
 refuses_nonsense() {
-	refuses "$1" "$NL" ' ' -1 abc 1x x1 0x10 1.5 '1 1' 1,1 "1${NL}1" \
+	refuses "$1" "$NL" ' ' -1 +1 abc 1x x1 0x10 1.5 '1 1' 1,1 "1${NL}1" \
 		18446744073709551615 18446744073709551616 18446744073709551617 \
 		99999999999999999999999999999999999999999
 }
@@ -103,6 +103,11 @@ test_outside_range_is_einval() {
 
 test_nonsense_is_einval() {
 	for_each_knob refuses_nonsense
+}
+
+test_granule_is_a_power_of_two() {
+	refuses host_granule_kb 0 5 12 1536 2047 2049 && accepts host_granule_kb 64 &&
+	accepts host_granule_kb 2048
 }
 
 test_watermarks_must_be_ordered() {
@@ -173,6 +178,7 @@ run_tests \
 	test_newline_is_accepted \
 	test_outside_range_is_einval \
 	test_nonsense_is_einval \
+	test_granule_is_a_power_of_two \
 	test_watermarks_must_be_ordered \
 	test_every_min_order \
 	test_read_only_files \

@@ -12,7 +12,7 @@
 ORDER=5
 REPORTING_ORDER=/sys/module/page_reporting/parameters/page_reporting_order
 OUT_KIB=4096
-IN_KIB=2048
+IN_KIB=512
 STEPS=8
 # How much is taken to be left in halves of blocks.
 MIB=128

@@ -72,6 +72,7 @@ cut_a_block() { # GRANULE
 	rm /tmp/reuse
 	wait_for "a program to hold small pages" grep -q touched /tmp/held
 	tagged=$(($(tagged_kb) - before))
+	ktap_print_msg "$before KiB were tagged in blocks below 2 MiB, then $tagged more; $small KiB were free in small blocks"
 	exec 5>&-
 	wait "$holder" || fail "memhog: status $?"
 }

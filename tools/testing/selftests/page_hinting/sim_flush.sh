@@ -60,7 +60,7 @@ test_flush_can_be_interrupted() {
 test_flush_ends_at_unload() {
 	silent_host && set_knob flush_timeout_ms 3600000 || return
 	flush_in_background
-	seconds unload && took_at_most $BOUND "rmmod" &&
+	within $BOUND unload &&
 	wait_for "the flush to end" is_gone "$flusher" || return
 	expect "the flush" "$(cat /tmp/flush)" ENODEV
 	sim_answer_all

@@ -41,6 +41,32 @@ test_contig_with_a_silent_host() {
 	one_block_at_a_time && hold_block || return
 	within 10 refused "$block" $BLOCK &&
 	refused "$block" $HALF && refused $((block + HALF)) $HALF &&
+	is_still_held
+}
+
+# How often this shell has slept.
+sleeps() {
+	awk '/^voluntary_ctxt_switches/ { print $2 }' /proc/$$/status
+}
+
+ATTEMPTS=20
+
+# Who tries one range after the other does not wait at each: it would sleep for 100 ms,
+# and wake with each jiffy.
+test_a_silent_host_is_waited_for_once() {
+	local i=0 before
+
+	exec 4> $SIM/contig
+	before=$(sleeps)
+	while [ $i -lt $ATTEMPTS ]; do
+		! printf '%s' "$block $HALF" 2> /dev/null >&4 || fail "pages in flight were allocated" || return
+		i=$((i + 1))
+	done
+	before=$(($(sleeps) - before))
+	exec 4>&-
+	ktap_print_msg "$ATTEMPTS attempts, $before sleeps"
+	[ $before -le $((ATTEMPTS * 8)) ] ||
+		fail "$ATTEMPTS attempts slept $before times" || return
 	is_still_held && comes_back
 }
 
@@ -203,6 +229,7 @@ test_poisoned_page_without_an_answer() {
 
 run_tests \
 	test_contig_with_a_silent_host \
+	test_a_silent_host_is_waited_for_once \
 	test_half_of_a_block_isolated_as_it_returns \
 	test_offline_with_a_silent_host \
 	test_offline_with_a_late_host \

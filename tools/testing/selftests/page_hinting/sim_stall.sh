@@ -111,9 +111,17 @@ test_rmmod_with_a_silent_host() {
 
 	take_stock && fall_silent && wait_for "status stalled" status_is stalled || return
 	held=$(sim_get in_flight_kb)
-	seconds unload && took_at_most $BOUND rmmod && nothing_left || return
+	within $BOUND unload && nothing_left || return
 	sim_at_least in_flight_kb "$held" ||
 		fail "the host has $(sim_get in_flight_kb) KiB, had $held"
+}
+
+# Who looks whether the host has answered does not keep others from being told.
+test_a_range_is_refused_after_rmmod() {
+	local first count
+
+	read -r first count < $SIM/held
+	expect "allocating pages that are in flight" "$(sim_contig "$first" $HALF)" EBUSY
 }
 
 test_answer_after_rmmod() {
@@ -211,6 +219,7 @@ run_tests \
 	test_hinting_resumes_by_itself \
 	test_late_by_seconds \
 	test_rmmod_with_a_silent_host \
+	test_a_range_is_refused_after_rmmod \
 	test_answer_after_rmmod \
 	test_insmod_while_blocks_are_out \
 	test_insmod_while_reporting_waits \

@@ -133,6 +133,43 @@ test_out_of_order() {
 	done
 }
 
+# As people have it: paced, and in pages of the host. What may be hinted at once is
+# little after the first seconds, so there need be no more than a few requests.
+test_with_defaults() {
+	local ret=0
+
+	all_defaults=1
+	stress 9 mode=late delay_ms=5 || ret=$?
+	all_defaults=
+	return $ret
+}
+
+# Ends after READS, or with more not hinted than there is memory.
+read_backlog() {
+	local kb total i=0
+
+	total=$(awk '/^MemTotal:/ { print $2 }' /proc/meminfo)
+	while [ $i -lt $READS ]; do
+		read -r kb < "$SYSFS/stats/backlog_kb"
+		if [ "$kb" -gt "$total" ]; then
+			echo "$kb of $total KiB are not hinted" >> $wrong
+			return
+		fi
+		i=$((i + 1))
+	done
+}
+
+# It is read without a lock while blocks come to the lists and leave them.
+test_no_backlog_beyond_memory() {
+	load_with_sim mode=now && set_knob min_order 0 || return
+	rm -f $wrong $wrong.*
+	: > $wrong
+	worker "$DIR/memhog" -T $MIB
+	read_backlog
+	end_workers
+	[ ! -s $wrong ] || fail "$(head -n 3 $wrong)"
+}
+
 # Free memory is all there at the end.
 test_nothing_is_lost() {
 	unload && sim_unload && drop_caches && take_stock &&
@@ -143,6 +180,8 @@ test_nothing_is_lost() {
 run_tests \
 	test_the_host_sees_who_writes \
 	test_no_stall_of_years \
+	test_no_backlog_beyond_memory \
+	test_with_defaults \
 	test_late \
 	test_out_of_order \
 	test_nothing_is_lost

@@ -70,6 +70,20 @@ test_unload_at_low_orders() {
 	stop_churn && [ $ret -eq 0 ] && nothing_is_lost
 }
 
+# As people have it: paced, and in pages of the host.
+test_unload_with_defaults() {
+	local ret=0
+
+	all_defaults=1
+	take_stock || return
+	churn -t 128
+	churn -T 16
+	load_and_unload $((8 * MORE)) || ret=$?
+	all_defaults=
+	stop_churn && [ $ret -eq 0 ] && nothing_is_lost
+}
+
 run_tests \
 	test_unload_under_churn \
-	test_unload_at_low_orders
+	test_unload_at_low_orders \
+	test_unload_with_defaults

@@ -116,6 +116,14 @@ test_unbind_after_rmmod_gives_all_back() {
 	sim_host now && bind "$device" && unplug
 }
 
+# Those that are still with a device when it is reset, and that a module before has left there.
+test_errors_are_ones_own() {
+	plug && load && wait_settled && stall && within $BOUND unload && load &&
+	within $BOUND unbind "$device" && no_faults &&
+	expect "stats/errors" "$(get stats/errors)" $(($(get stats/requests) - $(get stats/acks))) &&
+	sim_host now && bind "$device" && wait_settled && unload && unplug
+}
+
 test_insmod_while_page_reporting_waits() {
 	local begin took errno
 
@@ -152,6 +160,7 @@ run_tests \
 	test_insmod_before_the_answer \
 	test_answer_gives_the_device_back \
 	test_unbind_after_rmmod_gives_all_back \
+	test_errors_are_ones_own \
 	test_insmod_while_page_reporting_waits \
 	test_unbind_while_page_reporting_waits \
 	test_unplug_while_page_reporting_waits

@@ -8,18 +8,12 @@
 
 MIB=256
 
-lists_are_right() {
-	local check=/sys/kernel/debug/page_hinting_check
-
-	[ ! -e $check ] || expect "page_hinting_check" "$(cat $check)" ok
-}
-
 hints() {
 	local want
 
 	want=$(($(get stats/hinted_kb) + MIB * 1024 / 2))
 	memhog -t $MIB && wait_for "hinted_kb of $want" stat_at_least hinted_kb $want &&
-	wait_settled && lists_are_right
+	wait_settled && lists_agree
 }
 
 log_says() { # TEXT
@@ -34,14 +28,14 @@ lies() { # MODE TEXT
 	load_fresh && take_stock && stall || return
 	hinted=$(get stats/hinted_kb)
 	sim_host "$1" && wait_for "the kernel to say '$2'" log_says "$2" &&
-	lists_are_right || return
+	lists_agree || return
 
 	# The queue is broken: what is behind the lie stays out, nothing is hinted.
 	wait_for "status stalled" is_stalled && memhog -t $MIB || return
 	[ "$(get stats/hinted_kb)" -le $((hinted + 65536)) ] ||
 		fail "a broken queue was used" || return
 	sim_host now && unbind "$device" || return
-	expect isolated_kb "$(get stats/isolated_kb)" 0 && lists_are_right &&
+	expect isolated_kb "$(get stats/isolated_kb)" 0 && lists_agree &&
 	nothing_is_lost &&
 	bind "$device" && hints && no_faults
 }

@@ -33,6 +33,7 @@
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
+#include <linux/align.h>
 #include <linux/cleanup.h>
 #include <linux/debugfs.h>
 #include <linux/gfp.h>
@@ -41,6 +42,7 @@
 #include <linux/kthread.h>
 #include <linux/ktime.h>
 #include <linux/list.h>
+#include <linux/log2.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
@@ -156,6 +158,8 @@ struct sim_request {
  * @cancelled: requests given back because the device went
  * @errors: requests refused in mode error
  * @reports: requests among @submitted that came through report()
+ * @ragged: entries of a report() that are no block: a power of two in size, and
+ *	aligned to it
  * @reordered: requests answered before one that is older
  * @doubled: tokens returned a second time
  * @bogus: tokens returned that were never submitted
@@ -173,6 +177,7 @@ struct sim_counters {
 	u64 cancelled;
 	u64 errors;
 	u64 reports;
+	u64 ragged;
 	u64 reordered;
 	u64 doubled;
 	u64 bogus;
@@ -438,15 +443,32 @@ static const struct page_hinting_dev_ops sim_ops = {
 	.arm	= sim_arm,
 };
 
+static unsigned int sim_count_ragged(struct scatterlist *entries, unsigned int nents)
+{
+	struct scatterlist *sg;
+	unsigned int i, n = 0;
+
+	for_each_sg(entries, sg, nents, i)
+		if (!is_power_of_2(sg->length) ||
+		    !IS_ALIGNED(page_to_phys(sg_page(sg)), sg->length))
+			n++;
+	return n;
+}
+
 /* Waits for the host, as the balloon's does; not as a hung task, though. */
 static int sim_report(struct page_reporting_dev_info *prdev,
 		      struct scatterlist *sg, unsigned int nents)
 {
-	struct sim_request *req = sim_submit_request(sg, nents, NULL);
+	unsigned int ragged = sim_count_ragged(sg, nents);
+	struct sim_request *req;
 	bool gone;
 
+	req = sim_submit_request(sg, nents, NULL);
 	if (IS_ERR(req))
 		return PTR_ERR(req);
+
+	scoped_guard(spinlock, &sim.lock)
+		sim.count.ragged += ragged;
 
 	/* Pairs with the release in sim_answer(): the host is through with it. */
 	wait_event_idle(sim.answered, smp_load_acquire(&req->answered));
@@ -790,6 +812,7 @@ static void sim_create_files(void)
 		{ "cancelled", &sim.count.cancelled },
 		{ "errors", &sim.count.errors },
 		{ "reports", &sim.count.reports },
+		{ "ragged", &sim.count.ragged },
 		{ "reordered", &sim.count.reordered },
 		{ "doubled", &sim.count.doubled },
 		{ "bogus", &sim.count.bogus },
