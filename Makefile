@@ -66,6 +66,10 @@ check: ## Run those tests that boot no guest
 sim: ## Run the policy and models of page_reporting in virtual time
 	@scripts/sim.sh $(ARGS)
 
+.PHONY: hintstat
+hintstat: ## Build out/hintstat, a static program that shows in the guest what is hinted
+	@scripts/build-hintstat.sh
+
 .PHONY: modules
 modules: ## Build page_hinting.ko, for KDIR= or for the guest
 ifneq ($(KDIR),)

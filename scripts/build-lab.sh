@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Builds what guests are run with: the host program out/lab, and the selftests
-# that go into the guest, static, in out/selftests.
+# Builds what guests are run with: the host program out/lab, and in out/selftests what
+# goes into the guest, static: the selftests and hintstat.
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -23,6 +23,8 @@ progress "$root/out/lab.log" '^ *(Downloaded|Compiling)' "the lab program" \
 cp "$cargo_target/release/lab" "$root/out/lab.new"
 mv "$root/out/lab.new" "$root/out/lab"
 
+"$root/scripts/build-hintstat.sh" >/dev/null
+
 rm -rf "$root/out/selftests"
 make_dir "$root/out/selftests-build"
 progress "$root/out/selftests.log" . "the selftests" \
@@ -31,3 +33,4 @@ progress "$root/out/selftests.log" . "the selftests" \
 	disk_full "$root/out" || cat "$root/out/selftests.log" >&2
 	die "the selftests were not built"
 }
+cp "$root/out/hintstat" "$root/out/selftests/hintstat"

@@ -121,7 +121,7 @@ have_source() {
 # The host crates of this checkout.
 crates() {
 	local crate
-	for crate in tools/lab tools/sim rust/policy; do
+	for crate in tools/lab tools/sim tools/hintstat rust/policy; do
 		[ ! -f "$crate/Cargo.toml" ] || echo "$crate"
 	done
 }
