@@ -18,9 +18,10 @@ hibernate() {
 	echo disk > /sys/power/state || fail "'disk' in /sys/power/state"
 }
 
-# Pages of the last image.
+# Pages that the last image was to have. What is logged later is not in the log of the
+# kernel that resumes.
 image_pages() {
-	kernel_log | sed -nE 's/.*saving image data \(([0-9]+) pages\).*/\1/p' | tail -n 1
+	kernel_log | sed -nE 's/.*Allocated ([0-9]+) pages for snapshot.*/\1/p' | tail -n 1
 }
 
 # What is free is not in it, whether the host knows of it or not. Some of it is used
@@ -30,6 +31,7 @@ free_memory_is_not_saved() {
 
 	used=$(awk '/^MemTotal:/ { n = $2 } /^MemFree:/ { n -= $2 } END { print int(n / 4) }' /proc/meminfo)
 	[ -n "$(image_pages)" ] || fail "the kernel log does not say how large the image was" || return
+	ktap_print_msg "$(image_pages) pages were saved, and $used are in use"
 	[ "$(image_pages)" -le $((used + 16384)) ] ||
 		fail "$(image_pages) pages were saved, and $used are in use"
 }
