@@ -892,9 +892,10 @@ spill_mib() {
 STALLED_KB=24576
 
 # The module is loaded, and has given the host what it may have, which does not
-# answer: first one request, and then from each zone what there may be.
+# answer: first one request, of what one zone has freed, and then from each zone what
+# there may be.
 stall() {
-	sim_host never && memhog -t 256 &&
+	sim_host never && memhog -t 64 &&
 	wait_for "the host to have something" host_has_at_least in_flight 1 &&
 	memhog -t "$(spill_mib)" &&
 	wait_for "$STALLED_KB KiB to be out" stat_at_least isolated_kb $STALLED_KB &&
