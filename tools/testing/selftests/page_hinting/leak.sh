@@ -58,7 +58,7 @@ test_a_silent_host() {
 }
 
 test_a_balloon_that_is_unplugged() {
-	load && plug && memhog -t 256 && wait_settled && unplug && plug && memhog -t 256 &&
+	load && plug mode=now && memhog -t 256 && wait_settled && unplug && plug mode=now && memhog -t 256 &&
 	wait_settled && unload && unplug && no_leak
 }
 
