@@ -59,8 +59,8 @@ fn rate(before: u64, now: u64, elapsed: Duration) -> u64 {
     (grown / elapsed.as_secs_f64().max(1e-3)) as u64
 }
 
-impl View {
-    pub fn new() -> Self {
+impl Default for View {
+    fn default() -> Self {
         Self {
             now: None,
             when: Instant::now(),
@@ -74,7 +74,9 @@ impl View {
             ],
         }
     }
+}
 
+impl View {
     /// The next look.
     pub fn take(&mut self, looked: Result<Snapshot>, when: Instant) {
         let now = match looked {
@@ -191,24 +193,23 @@ fn is_over(until: Instant) -> Result<bool> {
         if !event::poll(left)? {
             return Ok(false);
         }
-        if let Event::Key(key) = event::read()?
-            && key.kind == KeyEventKind::Press
-        {
-            let ends = match key.code {
-                KeyCode::Char('q') | KeyCode::Esc => true,
-                KeyCode::Char('c') => key.modifiers.contains(KeyModifiers::CONTROL),
-                _ => false,
-            };
-            if ends {
-                return Ok(true);
-            }
+        let Event::Key(key) = event::read()? else {
+            continue;
+        };
+        let ends = match key.code {
+            KeyCode::Char('q') | KeyCode::Esc => true,
+            KeyCode::Char('c') => key.modifiers.contains(KeyModifiers::CONTROL),
+            _ => false,
+        };
+        if ends && key.kind == KeyEventKind::Press {
+            return Ok(true);
         }
     }
 }
 
 pub fn run(guest: &Guest, interval: Duration) -> Result<()> {
     let mut terminal = ratatui::try_init()?;
-    let mut view = View::new();
+    let mut view = View::default();
     let outcome = loop {
         let when = Instant::now();
         view.take(guest.snapshot(), when);

@@ -253,7 +253,7 @@ fn screen(view: &live::View) -> String {
 #[test]
 fn the_live_view_shows_rates_and_a_module_that_goes() {
     let fake = Fake::with_module();
-    let mut view = live::View::new();
+    let mut view = live::View::default();
     let start = Instant::now();
 
     view.take(fake.guest().snapshot(), start);
