@@ -58,8 +58,7 @@ test_compacted() {
 }
 
 # The letters that show_mem has for the types of the free blocks of each zone and
-# order, and those that pagetypeinfo has blocks of: a line for each. More than 100000
-# are not counted.
+# order, and those that pagetypeinfo has blocks of: a line for each.
 letters_of_show_mem() {
 	echo m > /proc/sysrq-trigger
 	dmesg | awk '/Mem-Info:/ { n = 0 }

@@ -21,6 +21,11 @@ says() { # TEXT
 	grep -q -e "$1" $out || fail "hintstat does not say '$1', but: $(cat $out)"
 }
 
+# It is built with the module, not with the kernel that these tests may be run from.
+need_hintstat() {
+	[ -x "$DIR/hintstat" ] || skip "there is no $DIR/hintstat: make hintstat, and put it there"
+}
+
 test_numbers_are_those_of_sysfs() {
 	local f
 
@@ -79,6 +84,10 @@ test_manual_and_completions() {
 	hintstat 2 --no-such-option
 }
 
+need_hintstat || {
+	run_tests need_hintstat
+	exit
+}
 run_tests \
 	test_numbers_are_those_of_sysfs \
 	test_a_file_is_replaced \

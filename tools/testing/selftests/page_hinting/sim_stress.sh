@@ -106,15 +106,20 @@ read_status() {
 	done
 }
 
-# The age of a request is never taken from before it was submitted.
-test_no_stall_of_years() {
+# Something is read all the time while blocks of every order come and go.
+while_blocks_come_and_go() { # COMMAND
 	load_with_sim mode=now && set_knob min_order 0 || return
 	rm -f $wrong $wrong.*
 	: > $wrong
 	worker "$DIR/memhog" -T $MIB
-	read_status
+	"$1"
 	end_workers
 	[ ! -s $wrong ] || fail "$(head -n 3 $wrong)"
+}
+
+# The age of a request is never taken from before it was submitted.
+test_no_stall_of_years() {
+	while_blocks_come_and_go read_status
 }
 
 test_late() {
@@ -159,15 +164,9 @@ read_backlog() {
 	done
 }
 
-# It is read without a lock while blocks come to the lists and leave them.
+# It is read without a lock.
 test_no_backlog_beyond_memory() {
-	load_with_sim mode=now && set_knob min_order 0 || return
-	rm -f $wrong $wrong.*
-	: > $wrong
-	worker "$DIR/memhog" -T $MIB
-	read_backlog
-	end_workers
-	[ ! -s $wrong ] || fail "$(head -n 3 $wrong)"
+	while_blocks_come_and_go read_backlog
 }
 
 # Free memory is all there at the end.
