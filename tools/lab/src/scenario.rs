@@ -98,7 +98,7 @@ const NUMA: Hardware = Hardware {
 };
 
 /// All there are. Which selftests each runs stands in their file "scenarios".
-pub const SCENARIOS: [Scenario; 22] = [
+pub const SCENARIOS: [Scenario; 23] = [
     Scenario {
         name: "balloon",
         seconds: 450,
@@ -122,6 +122,13 @@ pub const SCENARIOS: [Scenario; 22] = [
     Scenario {
         name: "shuffle",
         kernel_args: "page_alloc.shuffle=1",
+        ..PLAIN
+    },
+    // What debugobjects does on top of the thread allocates, and the thread must not.
+    Scenario {
+        name: "alloc",
+        kernel_args: "no_debug_objects",
+        seconds: 50,
         ..PLAIN
     },
     Scenario {

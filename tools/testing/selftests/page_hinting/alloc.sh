@@ -3,7 +3,8 @@
 # shellcheck shell=dash source-path=SCRIPTDIR
 # The thread that hints allocates nothing, from its first instruction on: no tracepoint
 # of an allocation is hit in it, and it does not notice when each of its allocations
-# would fail.
+# would fail.  In a kernel with debugobjects that wants to be booted with
+# no_debug_objects: it fills its pool on behalf of whoever starts a timer.
 
 . "$(dirname "$0")/lib.sh"
 
@@ -26,14 +27,8 @@ thread_pid() {
 	fail "there is no thread page_hinting"
 }
 
-# With the balloon where there is one, else with a simulated host.
 start() {
-	if [ -n "$(balloon_device)" ]; then
-		load_fresh
-	else
-		load_with_sim mode=late delay_ms=10
-	fi
-	wait_settled && thread=$(thread_pid)
+	load_fresh && wait_settled && thread=$(thread_pid)
 }
 
 hints() {

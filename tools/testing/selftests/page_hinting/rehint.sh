@@ -13,6 +13,7 @@ ORDER=5
 REPORTING_ORDER=/sys/module/page_reporting/parameters/page_reporting_order
 OUT_KIB=4096
 IN_KIB=512
+TAKEN_KIB=2560
 STEPS=8
 # How much is taken to be left in halves of blocks.
 MIB=128
@@ -154,6 +155,17 @@ test_split() {
 		fail "$pages KiB were hinted after $((STEPS * OUT_KIB)) had been given back"
 }
 
+# Somebody takes some memory where all free memory is hinted, and gives it back: the rest
+# of the blocks that were split is still hinted, until they merge again.
+test_take_and_give_back() {
+	start shift 0 $TAKEN_KIB $STEPS || return
+	begin && shift_memory || return
+	end "$((STEPS / 2)) times $TAKEN_KIB KiB taken and given back" || return
+	stop
+	[ "$pages" -ge $((STEPS / 2 * TAKEN_KIB / 2)) ] ||
+		fail "$pages KiB were hinted after $((STEPS / 2 * TAKEN_KIB)) had been given back"
+}
+
 test_unplug() {
 	echo 9 > $REPORTING_ORDER
 	no_faults && unplug
@@ -163,4 +175,5 @@ run_tests \
 	test_all_is_marked \
 	test_merge \
 	test_split \
+	test_take_and_give_back \
 	test_unplug

@@ -4,8 +4,10 @@
  *
  * Touches OUT_KIB * STEPS, page by page, and prints "ready".  For each line on
  * stdin it gives OUT_KIB of that back, touches IN_KIB that it had not, and prints
- * the number of the step.  It starts no process and allocates no other memory in
- * a step but page tables, so that what happens to the free lists is its doing.
+ * the number of the step.  With an OUT_KIB of 0 it is by turns: what one step
+ * touched the next one gives back.  It starts no process and allocates no other
+ * memory in a step but page tables, so that what happens to the free lists is its
+ * doing.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -37,11 +39,17 @@ static void touch(char *mem, size_t len)
 		((volatile char *)mem)[i] = 1;
 }
 
+static void give_back(char *mem, size_t len)
+{
+	if (madvise(mem, len, MADV_DONTNEED))
+		fail("MADV_DONTNEED");
+}
+
 static size_t kib(const char *arg)
 {
 	unsigned long n = strtoul(arg, NULL, 10);
 
-	if (!n || n > 1UL << 20 || n % 4) {
+	if (n > 1UL << 20 || n % 4) {
 		fprintf(stderr, "shift: bad size '%s'\n", arg);
 		exit(2);
 	}
@@ -51,7 +59,7 @@ static size_t kib(const char *arg)
 int main(int argc, char **argv)
 {
 	size_t out, in, steps;
-	char *old, *new;
+	char *old = NULL, *new;
 
 	if (argc != 4) {
 		fprintf(stderr, "usage: shift OUT_KIB IN_KIB STEPS\n");
@@ -59,14 +67,20 @@ int main(int argc, char **argv)
 	}
 	out = kib(argv[1]);
 	in = kib(argv[2]);
+	if (!in) {
+		fprintf(stderr, "shift: no size to take\n");
+		return 2;
+	}
 	steps = strtoul(argv[3], NULL, 10);
 	if (!steps || steps > 1000) {
 		fprintf(stderr, "shift: bad number of steps '%s'\n", argv[3]);
 		return 2;
 	}
-	old = map(out * steps);
 	new = map(in * steps);
-	touch(old, out * steps);
+	if (out) {
+		old = map(out * steps);
+		touch(old, out * steps);
+	}
 	puts("ready");
 	fflush(stdout);
 
@@ -78,9 +92,12 @@ int main(int argc, char **argv)
 		while (c != '\n' && c != EOF);
 		if (c == EOF)
 			break;
-		if (madvise(old + i * out, out, MADV_DONTNEED))
-			fail("MADV_DONTNEED");
-		touch(new + i * in, in);
+		if (old)
+			give_back(old + i * out, out);
+		if (old || i % 2 == 0)
+			touch(new + i * in, in);
+		else
+			give_back(new + (i - 1) * in, in);
 		printf("%zu\n", i + 1);
 		fflush(stdout);
 	}
