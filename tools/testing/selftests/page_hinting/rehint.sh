@@ -51,20 +51,22 @@ all_is_hinted() {
 	fi
 }
 
+# What is less than the watermarks notice too.
+all_is_flushed() {
+	[ -z "$most" ] || echo 1 > "$SYSFS/flush" || fail "flush" || return
+	all_is_hinted
+}
+
 at_step() {
 	[ "$(tail -n 1 $out)" = "$1" ]
 }
 
-one_step() { # NUMBER
-	echo >&4
-	wait_for "step $1" at_step "$1" && all_is_hinted
-}
-
-shift_memory() {
+shift_memory() { # FUNCTION: what is waited for after each step
 	local step=1
 
 	while [ $step -le $STEPS ]; do
-		one_step $step || return
+		echo >&4
+		wait_for "step $step" at_step $step && "$1" || return
 		step=$((step + 1))
 	done
 }
@@ -149,7 +151,7 @@ test_merge() {
 # Each step gives back some memory and takes less than a block of other memory.
 test_split() {
 	start shift $OUT_KIB $IN_KIB $STEPS || return
-	begin && shift_memory && end "$STEPS steps of $OUT_KIB KiB back and $IN_KIB KiB taken" || return
+	begin && shift_memory all_is_hinted && end "$STEPS steps of $OUT_KIB KiB back and $IN_KIB KiB taken" || return
 	stop
 	[ "$pages" -gt $OUT_KIB ] ||
 		fail "$pages KiB were hinted after $((STEPS * OUT_KIB)) had been given back"
@@ -159,7 +161,7 @@ test_split() {
 # of the blocks that were split is still hinted, until they merge again.
 test_take_and_give_back() {
 	start shift 0 $TAKEN_KIB $STEPS || return
-	begin && shift_memory || return
+	all_is_flushed && begin && shift_memory all_is_flushed || return
 	end "$((STEPS / 2)) times $TAKEN_KIB KiB taken and given back" || return
 	stop
 	[ "$pages" -ge $((STEPS / 2 * TAKEN_KIB / 2)) ] ||
