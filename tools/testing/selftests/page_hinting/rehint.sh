@@ -13,8 +13,10 @@ ORDER=5
 REPORTING_ORDER=/sys/module/page_reporting/parameters/page_reporting_order
 OUT_KIB=4096
 IN_KIB=512
-TAKEN_KIB=2560
 STEPS=8
+# One and a half such blocks, taken in one step and given back in the next.
+TAKEN_KIB=6144
+TURNS=8
 # How much is taken to be left in halves of blocks.
 MIB=128
 out=/tmp/rehint.$$
@@ -61,28 +63,46 @@ at_step() {
 	[ "$(tail -n 1 $out)" = "$1" ]
 }
 
-shift_memory() { # FUNCTION: what is waited for after each step
+shift_memory() { # STEPS FUNCTION: what is waited for after each
 	local step=1
 
-	while [ $step -le $STEPS ]; do
+	while [ $step -le "$1" ]; do
 		echo >&4
-		wait_for "step $step" at_step $step && "$1" || return
+		wait_for "step $step" at_step $step && "$2" || return
 		step=$((step + 1))
 	done
 }
 
-# What is free is hinted, and has the host's mark; some of it was used before.
+# How much may lose its tag by merging with what others free, when nothing else goes on.
+MERGED_KIB=16384
+
+reported() { # PAGES: KiB that came again since the host had so many
+	echo $((($(host_has again) - $1) * 4))
+}
+
+# What is free is reported, and has the host's mark; some of it was used before.
 test_all_is_marked() {
 	set_reporting_delay 100 && limit_pcp_lists && plug watch=1 || return
 	echo $ORDER > $REPORTING_ORDER || fail "$REPORTING_ORDER" || return
 	most=
-	if has_series; then
-		load_fresh && set_knob min_order $ORDER && wait_settled || return
-		most=$(($(get low_watermark_kb) * $(nr_areas) + $(dma_kb) + 4096))
-	fi
 	memhog -T 512 && all_is_hinted || return
 	[ "$(host_has pages)" -gt $((128 * 1024 / 4)) ] ||
-		fail "only $(host_has pages) pages were hinted"
+		fail "only $(host_has pages) pages were reported"
+}
+
+# The module finds what page_reporting has done.
+test_reported_is_not_hinted_again() {
+	local before kib
+
+	has_series || skip "it is a kernel without page_hinting" || return
+	before=$(host_has again)
+	load_fresh && set_knob min_order $ORDER && wait_settled || return
+	most=$(($(get low_watermark_kb) * $(nr_areas) + $(dma_kb) + 4096))
+	all_is_flushed || return
+	kib=$(reported "$before")
+	[ "$kib" -le $MERGED_KIB ] || fail "$kib KiB that had been reported were hinted again" || return
+	# For the rest the module is to have hinted all there is.
+	memhog -T 512 && all_is_hinted
 }
 
 # What has lost its tag before and is hinted only now would be taken for what loses it
@@ -151,7 +171,7 @@ test_merge() {
 # Each step gives back some memory and takes less than a block of other memory.
 test_split() {
 	start shift $OUT_KIB $IN_KIB $STEPS || return
-	begin && shift_memory all_is_hinted && end "$STEPS steps of $OUT_KIB KiB back and $IN_KIB KiB taken" || return
+	begin && shift_memory $STEPS all_is_hinted && end "$STEPS steps of $OUT_KIB KiB back and $IN_KIB KiB taken" || return
 	stop
 	[ "$pages" -gt $OUT_KIB ] ||
 		fail "$pages KiB were hinted after $((STEPS * OUT_KIB)) had been given back"
@@ -160,12 +180,26 @@ test_split() {
 # Somebody takes some memory where all free memory is hinted, and gives it back: the rest
 # of the blocks that were split is still hinted, until they merge again.
 test_take_and_give_back() {
-	start shift 0 $TAKEN_KIB $STEPS || return
-	all_is_flushed && begin && shift_memory all_is_flushed || return
-	end "$((STEPS / 2)) times $TAKEN_KIB KiB taken and given back" || return
+	start shift 0 $TAKEN_KIB $((TURNS * 2)) || return
+	all_is_flushed && begin && shift_memory $((TURNS * 2)) all_is_flushed || return
+	end "$TURNS times $TAKEN_KIB KiB taken and given back" || return
 	stop
-	[ "$pages" -ge $((STEPS / 2 * TAKEN_KIB / 2)) ] ||
-		fail "$pages KiB were hinted after $((STEPS / 2 * TAKEN_KIB)) had been given back"
+	[ "$pages" -ge $((TURNS * TAKEN_KIB / 2)) ] ||
+		fail "$pages KiB were hinted after $((TURNS * TAKEN_KIB)) had been given back"
+}
+
+# And the other way.
+test_hinted_is_not_reported_again() {
+	local before kib
+
+	has_series || skip "it is a kernel without page_hinting" || return
+	all_is_flushed || return
+	before=$(host_has again)
+	unload || return
+	most=
+	all_is_hinted || return
+	kib=$(reported "$before")
+	[ "$kib" -le $MERGED_KIB ] || fail "$kib KiB that had been hinted were reported again"
 }
 
 test_unplug() {
@@ -175,7 +209,9 @@ test_unplug() {
 
 run_tests \
 	test_all_is_marked \
+	test_reported_is_not_hinted_again \
 	test_merge \
 	test_split \
 	test_take_and_give_back \
+	test_hinted_is_not_reported_again \
 	test_unplug
