@@ -1,14 +1,17 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# beside-upstream.sh rehint|dump
+# beside-upstream.sh rehint|dump|read
 #
 # Measures the series beside the kernel without it, and prints what came out:
 #
 #   rehint:  how much is hinted again, of what nobody used since it was hinted
 #   dump:    what makedumpfile makes of a guest's memory, dumped by QEMU
+#   read:    what drgn and crash find of free memory in the same dumps; crash only if
+#            it is there, as it has to know the kernel's release
 #
-# Makes the release kernel and the same without the series, and boots each.
+# Makes the release kernel and the same without the series, and boots each; for
+# "read" with debugging information, which takes as long again to build.
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -19,8 +22,15 @@ case $scenario in
 rehint) ;;
 dump) command -v makedumpfile >/dev/null ||
 	die "there is no makedumpfile" "apt-get install --no-install-recommends makedumpfile" ;;
-*) die "no such measurement: $scenario" "usage: scripts/beside-upstream.sh rehint|dump" ;;
+read) command -v drgn >/dev/null ||
+	die "there is no drgn" "install it: python3 -m pip install drgn, in a virtual environment" ;;
+*) die "no such measurement: $scenario" "usage: scripts/beside-upstream.sh rehint|dump|read" ;;
 esac
+what=$scenario dwarf=
+if [ "$what" = read ]; then
+	scenario=dump dwarf=-dwarf
+fi
+# Where the scenario puts its dumps.
 out=$root/out/$scenario
 
 built=$(mktemp)
@@ -30,7 +40,7 @@ at_exit "rm -f $built"
 export PAGE_HINTING_SET_UP=1
 use_toolchain
 run "$root/scripts/build-lab.sh"
-run "$root/scripts/build-module.sh" release >"$built"
+run "$root/scripts/build-module.sh" "release$dwarf" >"$built"
 module=$(cat "$built")
 
 # measure VARIANT: boots its kernel with the scenario, what is said is in $out.
@@ -87,11 +97,31 @@ filter() {
 	rm -f "$out/filtered" "$1"
 }
 
+# read_dump VARIANT ELF
+read_dump() {
+	local vmlinux elf=$out/$2.elf log=$out/crash.log
+	run "$root/scripts/build-kernel.sh" "$1" >"$built"
+	vmlinux=$(cat "$built")/vmlinux
+	put_program_headers_first "$elf"
+	printf '%-20s drgn:  %s\n' "$2" "$(run drgn -q -c "$elf" -s "$vmlinux" "$root/scripts/read-dump.py" 2>"$out/drgn.log" || tail -n 1 "$out/drgn.log")"
+	if command -v crash >/dev/null; then
+		printf 'kmem -i\nkmem -f\nquit\n' | run crash -s "$vmlinux" "$elf" >"$log" 2>&1 || true
+		printf '%-20s crash: %s\n' "$2" "$(grep -E '^ *FREE |^nr_free_pages|crash: ' "$log" | tr -s ' ' | paste -s -d ';')"
+	fi
+	rm -f "$elf"
+}
+
 rm -rf "$out"
 make_dir "$out"
-measure base
-measure release
-case $scenario in
+measure "base$dwarf"
+measure "release$dwarf"
+case $what in
+read)
+	read_dump base-dwarf unpatched-unhinted
+	read_dump base-dwarf unpatched-reported
+	read_dump release-dwarf patched-unhinted
+	read_dump release-dwarf patched-hinted
+	;;
 rehint)
 	grep -hE '^# .* KiB again' "$out/base-rehint.tap" | sed 's/^#/unpatched:/'
 	grep -hE '^# .* KiB again' "$out/release-rehint.tap" | sed 's/^#/patched:  /'

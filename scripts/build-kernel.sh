@@ -1,12 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# build-kernel.sh release|debug|base
+# build-kernel.sh release|debug|base|release-dwarf|base-dwarf
 #
 # Builds a guest kernel and prints its build directory (as O= has it, complete)
-# on stdout. release and debug have the series applied; base is without it. What
-# is in the cache already, from the same source, series, configuration and
-# toolchain, is not built again.
+# on stdout. release and debug have the series applied; base is without it; those
+# with dwarf have what tools that read dumps want to know. What is in the cache
+# already, from the same source, series, configuration and toolchain, is not built
+# again.
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -16,10 +17,11 @@ configs=$root/scripts/configs
 
 case $variant in
 release | base) fragments=("$configs/release.config") need_mib=1500 ;;
+release-dwarf | base-dwarf) fragments=("$configs/release.config" "$configs/dwarf.config") need_mib=4000 ;;
 debug) fragments=("$configs/release.config" "$configs/debug.config") need_mib=2500 ;;
-*) die "no such kernel: $variant" "usage: scripts/build-kernel.sh release|debug|base" ;;
+*) die "no such kernel: $variant" "usage: scripts/build-kernel.sh release|debug|base|release-dwarf|base-dwarf" ;;
 esac
-if [ "$variant" = base ]; then
+if [ "${variant%-dwarf}" = base ]; then
 	patches=/nonexistent
 elif [ -n "$(series)" ]; then
 	fragments+=("$configs/series.config")

@@ -31,7 +31,7 @@ for kbuild in "$root"/tools/testing/selftests/page_hinting/*/Kbuild; do
 	source=$(dirname "$kbuild")
 	name=$(basename "$source")
 	# What needs the series cannot be built for the kernel without it.
-	[ "$variant" != base ] || ! grep -qs '<linux/page_hinting.h>' "$source"/*.c || continue
+	[ "${variant%-dwarf}" != base ] || ! grep -qs '<linux/page_hinting.h>' "$source"/*.c || continue
 	make_dir "$out/$name"
 	progress "$log" '^  [A-Z]' "the $variant test module $name" \
 		make -C "$build" M="$source" MO="$out/$name" LLVM="$llvm" -j"$jobs" "$@" modules || {
