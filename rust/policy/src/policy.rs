@@ -290,15 +290,23 @@ pub fn is_stalled(ns: u64) -> bool {
     ns >= STALL_NS
 }
 
-/// What it costs to bring a granule of that order back, in nanoseconds: the least that was measured,
-/// as interruptions only add to it, but no more than [`PRICE_MAX`] times what is assumed, as a host
-/// that is short of memory should not be told less for it.
+/// What it costs to bring a granule of that order back, in nanoseconds: the median of what was
+/// measured, and of two the lesser, as each is a difference of two times which an interruption may
+/// make as well larger as zero; but no more than [`PRICE_MAX`] times what is assumed, as a host that
+/// is short of memory should not be told less for it.
 ///
 /// Where nothing was, a fault of 1 us and half a microsecond for each page of the granule: 257 us
 /// for 2 MiB, which is about what a host takes to clear them.
 pub fn price_ns(probes: &[Option<u64>], order: u32) -> u64 {
     let assumed = 1000u64.saturating_add(500u64.saturating_mul(1 << order.min(32)));
-    let measured = probes.iter().flatten().copied().min();
+    let measured = || probes.iter().flatten().copied();
+    let rank = measured().count().saturating_sub(1) / 2;
+    let median = measured().find(|ns| {
+        let less = measured().filter(|other| other < ns).count();
+        let no_more = measured().filter(|other| other <= ns).count();
 
-    measured.map_or(assumed, |ns| ns.min(assumed.saturating_mul(PRICE_MAX)))
+        (less..no_more).contains(&rank)
+    });
+
+    median.map_or(assumed, |ns| ns.min(assumed.saturating_mul(PRICE_MAX)))
 }

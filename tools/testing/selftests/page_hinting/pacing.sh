@@ -95,9 +95,14 @@ is_measured() {
 	[ "$(price)" -ne $ASSUMED_NS ]
 }
 
+# A busy host may make one measurement zero, but not most.
+costs_something() {
+	[ "$(price)" -gt 0 ]
+}
+
 test_the_price_is_measured() {
-	load_fresh && wait_for "the price of reuse to be measured" is_measured || return
-	[ "$(price)" -gt 0 ] || fail "it costs nothing to bring memory back, says $PACING"
+	load_fresh && wait_for "the price of reuse to be measured" is_measured &&
+	wait_for "a price above 0 in $PACING" costs_something
 }
 
 # What was used before the module was loaded is no reason to measure again and again.
