@@ -59,6 +59,13 @@ nothing_was_allocated() {
 	}
 }
 
+# With the pacing, which has the price of reuse measured every other second, at first.
+is_paced_and_stops() {
+	set_knob reuse_budget_permille 10 && set_knob host_granule_kb 2048 && hints || return
+	sleep 5
+	memhog -t $MIB && set_knob flush 1 && unload
+}
+
 # By its name, which it has before it runs: its number nobody knows yet. Not what
 # interrupts allocate on top of a process. This shell is traced as well, to see that
 # the trace works.
@@ -73,7 +80,7 @@ test_no_allocation_from_the_start() {
 		trace_event "$event" 1 \
 			"(comm == \"page_hinting\" || common_pid == $$) && !(common_flags & 24)" || return
 	done
-	start && hints && nothing_was_allocated
+	start && hints && is_paced_and_stops && nothing_was_allocated
 }
 
 set_faults() { # PROBABILITY
