@@ -36,7 +36,7 @@ test_module_takes_over() {
 
 # While the module owns the device and is told to be still, so is the device.
 test_upstream_is_silent() {
-	local before
+	local before backlog
 
 	set_knob enabled 0 &&
 	wait_for "status off" status_is off &&
@@ -44,8 +44,13 @@ test_upstream_is_silent() {
 	wait_for "$device to be quiet" balloon_is_quiet "$device" || return
 	before=$(balloon_interrupts "$device")
 	memhog -t $MIB || return
+	backlog=$(get stats/backlog_kb)
+	[ "$backlog" -ge $((MIB * 1024 / 2)) ] || fail "only $backlog KiB are not hinted" || return
 	sleep 3
-	expect "interrupts of $device" "$(balloon_interrupts "$device")" "$before"
+	expect "interrupts of $device" "$(balloon_interrupts "$device")" "$before" || return
+	# The queue may be without interrupts: nor has anything gone there.
+	[ "$(get stats/backlog_kb)" -ge $((backlog - 16384)) ] ||
+		fail "$(get stats/backlog_kb) KiB are not hinted, of $backlog"
 }
 
 test_upstream_after_rmmod() {
