@@ -125,7 +125,7 @@ fn show(shared: &Shared, attr: ph_attr::Type) -> u64 {
         ph_attr::PH_REUSED_KB => pages_to_kb(shared.reused()),
         ph_attr::PH_BACKLOG_KB => pages_to_kb(shared.backlog()),
         ph_attr::PH_ISOLATED_KB => pages_to_kb(queue::isolated().0),
-        ph_attr::PH_ISOLATED_PEAK_KB => pages_to_kb(queue::isolated().1),
+        ph_attr::PH_ISOLATED_PEAK_KB => pages_to_kb(shared.isolated_peak()),
         ph_attr::PH_REQUESTS => stats.requests(),
         ph_attr::PH_ACKS => stats.acks(),
         ph_attr::PH_ERRORS => stats

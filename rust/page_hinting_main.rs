@@ -85,6 +85,8 @@ struct Shared {
     /// [`queue::untagged`] and [`queue::reused`] as the module found them.
     untagged_before: u64,
     reused_before: u64,
+    /// What was out when the module came: blocks that the one before it left with the host.
+    isolated_before: u64,
 }
 
 impl Shared {
@@ -103,6 +105,7 @@ impl Shared {
                 },
                 untagged_before: queue::untagged(),
                 reused_before: queue::reused(),
+                isolated_before: queue::isolated().0,
             }),
             GFP_KERNEL,
         )
@@ -132,6 +135,12 @@ impl Shared {
     /// Hinted memory that was used again, as the host sees it, in pages.
     fn reused(&self) -> u64 {
         queue::reused().wrapping_sub(self.reused_before)
+    }
+
+    /// The most that was out at a time since the module was loaded, in pages.
+    fn isolated_peak(&self) -> u64 {
+        // The core's begins with what the module takes first.
+        queue::isolated().1.max(self.isolated_before)
     }
 
     /// Hints all that is free, and waits for that.

@@ -158,7 +158,7 @@ impl State {
     }
 }
 
-/// Pages isolated or in flight, and the most there were at a time since the module was loaded.
+/// Pages isolated or in flight, and the most there were at a time when the module had taken some.
 pub(crate) fn isolated() -> (u64, u64) {
     let mut peak = 0;
 

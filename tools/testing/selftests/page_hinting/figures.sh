@@ -71,13 +71,59 @@ unusable_index_agrees() {
 }
 
 test_unusable_index() {
+	# More than page_reporting's delay.
+	sleep 3
 	wait_for "unusable_index to be what buddyinfo says" unusable_index_agrees ||
 		fail "unusable_index: $(cat /tmp/unusable); computed: $(cat /tmp/computed)"
 }
 
+# The fragmentation index of each zone and order, from the areas: see
+# __fragmentation_index() in mm/vmstat.c.
+extfrag_of_buddyinfo() {
+	awk '{
+		gsub(",", "")
+		size = 1
+		total = blocks = 0
+		for (i = 5; i <= NF; i++) {
+			total += $i * size
+			blocks += $i
+			size *= 2
+		}
+		line = "Node " $2 " zone " $4
+		suitable = blocks
+		size = 1
+		for (i = 5; i <= NF; i++) {
+			if (!blocks)
+				n = 0
+			else if (suitable)
+				n = -1000
+			else
+				n = 1000 - int((1000 + int(total * 1000 / size)) / blocks)
+			line = line sprintf(" %d.%03d", int(n / 1000), n % 1000)
+			suitable -= $i
+			size *= 2
+		}
+		print line
+	}' "$1"
+}
+
+extfrag_index_agrees() {
+	cat /proc/buddyinfo > /tmp/areas
+	sed -E 's/,//; s/[ \t]+/ /g; s/ $//' $EXTFRAG/extfrag_index > /tmp/extfrag
+	extfrag_of_buddyinfo /tmp/areas > /tmp/computed
+	cmp -s /tmp/extfrag /tmp/computed
+}
+
+# Nearly all of it is -1, as there is a free block of any order; if what has been
+# reported did not count, there would be none.
+test_extfrag_index() {
+	wait_for "extfrag_index to be what buddyinfo says" extfrag_index_agrees ||
+		fail "extfrag_index: $(cat /tmp/extfrag); computed: $(cat /tmp/computed)"
+}
+
 # With other blocks free.
 test_unusable_index_after_small_pages() {
-	memhog -T 256 && test_unusable_index
+	memhog -T 256 && test_unusable_index && test_extfrag_index
 }
 
 compaction_moves() {
@@ -96,5 +142,6 @@ test_compaction_counts() {
 run_tests \
 	test_formats \
 	test_unusable_index \
+	test_extfrag_index \
 	test_unusable_index_after_small_pages \
 	test_compaction_counts

@@ -903,6 +903,14 @@ stall() {
 	wait_for "status stalled" is_stalled
 }
 
+# page_reporting has handed a report to the host, which does not answer. Much of it:
+# what was used before the device came was never reported.
+stall_page_reporting() {
+	memhog -t "$(spill_mib)" && set_reporting_delay 100 && plug mode=never &&
+	wait_for "page_reporting to report $STALLED_KB KiB" \
+		host_has_at_least pages $((STALLED_KB / 4)) && host_has_at_least in_flight 1
+}
+
 is_stalled() {
 	local word
 

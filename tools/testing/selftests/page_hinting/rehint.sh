@@ -14,9 +14,12 @@ REPORTING_ORDER=/sys/module/page_reporting/parameters/page_reporting_order
 OUT_KIB=4096
 IN_KIB=512
 STEPS=8
-# Two and a half such blocks, taken in one step and given back in the next.
-TAKEN_KIB=10240
-TURNS=8
+# Taken in one step and given back in the next: more than is free in smaller blocks,
+# which go first, so that each turn splits blocks of the highest order.  The next turn
+# takes an eighth of such a block more, so that the rest of the last is of each size.
+TAKEN_KIB=49152
+MORE_KIB=512
+TURNS=16
 # How much is taken to be left in halves of blocks.
 MIB=128
 out=/tmp/rehint.$$
@@ -180,12 +183,11 @@ test_split() {
 # Somebody takes some memory where all free memory is hinted, and gives it back: the rest
 # of the blocks that were split is still hinted, until they merge again.
 test_take_and_give_back() {
-	start shift 0 $TAKEN_KIB $((TURNS * 2)) || return
+	start shift 0 $TAKEN_KIB $((TURNS * 2)) $MORE_KIB || return
 	all_is_flushed && begin && shift_memory $((TURNS * 2)) all_is_flushed || return
-	end "$TURNS times $TAKEN_KIB KiB taken and given back" || return
+	end "$TURNS times $((TAKEN_KIB / 1024)) MiB and more taken and given back" || return
 	stop
-	# What is free in smaller blocks is taken first.
-	[ "$pages" -ge $((TURNS * TAKEN_KIB / 4)) ] ||
+	[ "$pages" -ge $((TURNS * TAKEN_KIB * 3 / 4)) ] ||
 		fail "$pages KiB were hinted after $((TURNS * TAKEN_KIB)) had been given back"
 }
 

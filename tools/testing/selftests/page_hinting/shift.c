@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * shift OUT_KIB IN_KIB STEPS: give memory back and take other memory, by steps.
+ * shift OUT_KIB IN_KIB STEPS [MORE_KIB]: give memory back and take other memory, by steps.
  *
  * Touches OUT_KIB * STEPS, page by page, and prints "ready".  For each line on
  * stdin it gives OUT_KIB of that back, touches IN_KIB that it had not, and prints
  * the number of the step.  With an OUT_KIB of 0 it is by turns: what one step
- * touched the next one gives back.  It starts no process and allocates no other
- * memory in a step but page tables, so that what happens to the free lists is its
- * doing.
+ * touched the next one gives back, and each turn takes MORE_KIB more than the one
+ * before.  It starts no process and allocates no other memory in a step but page
+ * tables, so that what happens to the free lists is its doing.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -58,11 +58,11 @@ static size_t kib(const char *arg)
 
 int main(int argc, char **argv)
 {
-	size_t out, in, steps;
+	size_t out, in, steps, more;
 	char *old = NULL, *new;
 
-	if (argc != 4) {
-		fprintf(stderr, "usage: shift OUT_KIB IN_KIB STEPS\n");
+	if (argc != 4 && argc != 5) {
+		fprintf(stderr, "usage: shift OUT_KIB IN_KIB STEPS [MORE_KIB]\n");
 		return 2;
 	}
 	out = kib(argv[1]);
@@ -76,7 +76,12 @@ int main(int argc, char **argv)
 		fprintf(stderr, "shift: bad number of steps '%s'\n", argv[3]);
 		return 2;
 	}
-	new = map(in * steps);
+	more = argc == 5 ? kib(argv[4]) : 0;
+	if (out && more) {
+		fprintf(stderr, "shift: only turns can take more\n");
+		return 2;
+	}
+	new = map(out ? in * steps : in + more * (steps / 2));
 	if (out) {
 		old = map(out * steps);
 		touch(old, out * steps);
@@ -92,12 +97,14 @@ int main(int argc, char **argv)
 		while (c != '\n' && c != EOF);
 		if (c == EOF)
 			break;
-		if (old)
+		if (old) {
 			give_back(old + i * out, out);
-		if (old || i % 2 == 0)
 			touch(new + i * in, in);
-		else
-			give_back(new + (i - 1) * in, in);
+		} else if (i % 2 == 0) {
+			touch(new, in + more * (i / 2));
+		} else {
+			give_back(new, in + more * (i / 2));
+		}
 		printf("%zu\n", i + 1);
 		fflush(stdout);
 	}
