@@ -2,8 +2,8 @@
 
 //! The one kernel thread that does all the hinting.
 //!
-//! It sleeps until a free area goes over the high watermark, and every two seconds looks for what
-//! stayed below. Then it hands blocks to the host until none is above the low watermark, or no more
+//! It sleeps until a free area goes over the high watermark, and looks for what stayed below once soon
+//! after that, and every two seconds. Then it hands blocks to the host until none is above the low watermark, or no more
 //! may be hinted as it is likely to be needed again, and takes back what the host has acknowledged
 //! as it goes.
 
@@ -141,6 +141,10 @@ struct Turns {
     hinting: bool,
     /// Something was handed over since that began.
     found: bool,
+    /// It was the watermark that had it begin.
+    due: bool,
+    /// When to look for the rest of what the watermark has told.
+    follow_up: Option<Instant<Monotonic>>,
     /// Enough for the watermark was there, and nothing of it could be taken: a wake-up would find
     /// the same, so none is asked for until the next look.
     vain: bool,
@@ -161,6 +165,8 @@ impl Turns {
             looked: Instant::now(),
             hinting: false,
             found: false,
+            due: false,
+            follow_up: None,
             vain: false,
             paced: false,
             stalled: false,
@@ -217,7 +223,13 @@ impl Turns {
                     .unwrap_or(u32::MAX)
                     .clamp(1, policy::TRICKLE_MS);
             }
-            match self.hint(shared, &knobs, &plan, rested, flush, token) {
+            // Once, so that it does not go on by itself for ever.
+            let rest = self
+                .follow_up
+                .take_if(|begin| begin.elapsed().as_millis() >= i64::from(policy::FOLLOW_UP_MS))
+                .is_some();
+
+            match self.hint(shared, &knobs, &plan, rested || rest, flush, token) {
                 Some(Pass::Failed) if flush.is_some() => again_ms = policy::RETRY_MS,
                 // That is over soon.
                 Some(Pass::Held) => again_ms = policy::RETRY_MS,
@@ -232,6 +244,7 @@ impl Turns {
             // What happens while nothing is hinted is no news to the pacing.
             self.pacing = Pacing::new();
             self.pace(false);
+            self.follow_up = None;
         }
         shared.pacing.paced.store(self.paced, Relaxed);
 
@@ -240,6 +253,9 @@ impl Turns {
             return None;
         }
         self.notice(shared, &state);
+        if self.follow_up.is_some() {
+            again_ms = again_ms.min(policy::FOLLOW_UP_MS);
+        }
         Some(if state.in_flight() {
             policy::STALL_CHECK_MS.min(again_ms)
         } else {
@@ -303,22 +319,25 @@ impl Turns {
     }
 
     /// Hands over what there is to hint, if it is time to. [`None`] if it is not.
+    ///
+    /// Time it is when the watermark says so, and with `look` for whatever there is.
     fn hint(
         &mut self,
         shared: &Shared,
         knobs: &Knobs,
         plan: &Plan,
-        rested: bool,
+        look: bool,
         flush: Option<u64>,
         token: &InThread,
     ) -> Option<Pass> {
         let due = !self.vain && batch::is_due(plan, knobs);
 
         if !self.hinting {
-            let left = || (rested || self.paced) && batch::is_left(plan);
+            let left = || (look || self.paced) && batch::is_left(plan);
 
             self.hinting = plan.is_any() && (flush.is_some() || due || left());
             self.found = false;
+            self.due = due;
         }
         if !self.hinting {
             return None;
@@ -337,6 +356,9 @@ impl Turns {
         if pass != Pass::Full {
             self.hinting = false;
             self.vain = due && !self.found && !self.paced && pass != Pass::Held;
+            if self.due && self.found {
+                self.follow_up = Some(Instant::now());
+            }
             if self.found || flush.is_some() {
                 self.looked = Instant::now();
                 knobs::notify_backlog();

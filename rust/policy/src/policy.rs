@@ -45,6 +45,13 @@ pub const RETRY_MS: u32 = 20;
 /// no later than it does without this module.
 pub const TRICKLE_MS: u32 = 2000;
 
+/// How long after the watermark had it hint the thread looks once for the rest of what was freed, in
+/// milliseconds.
+///
+/// What is freed at one blow is hinted while it is still being freed, and of the last of it there may
+/// be less than the watermark.
+pub const FOLLOW_UP_MS: u32 = 100;
+
 /// A knob that takes a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Knob {

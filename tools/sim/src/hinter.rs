@@ -5,7 +5,7 @@
 use crate::guest::{Host, MS};
 use crate::memory::{GRANULE_PAGES, Memory, mib};
 use page_hinting_policy::pacing::{CYCLE_KB, Decision, Look, Pacing, Terms};
-use page_hinting_policy::{Knob, Knobs, TRICKLE_MS};
+use page_hinting_policy::{FOLLOW_UP_MS, Knob, Knobs, TRICKLE_MS};
 
 /// From the free that wakes a thread or a worker to its first look.
 const WAKE_NS: u64 = 50_000;
@@ -50,6 +50,10 @@ pub struct Module {
     rested: u64,
     /// It hints, whatever the watermark is, until there is nothing left.
     hinting: bool,
+    /// The watermark began that, and something was hinted: then there is a look soon after it.
+    is_due: bool,
+    follows: bool,
+    follow_up: u64,
 }
 
 impl Module {
@@ -73,6 +77,9 @@ impl Module {
             armed: true,
             rested: 0,
             hinting: false,
+            is_due: false,
+            follows: false,
+            follow_up: u64::MAX,
         }
     }
 
@@ -117,23 +124,34 @@ impl Hinter for Module {
         if rested {
             self.rested = now;
         }
-        // While it is paced, what is decided takes the place of the watermark.
-        self.hinting |= decision.paced
-            || rested
-            || memory
+        let rest = now >= self.follow_up;
+        if rest {
+            self.follow_up = u64::MAX;
+        }
+        if !self.hinting {
+            // While it is paced, what is decided takes the place of the watermark.
+            let is_due = memory
                 .zones
                 .iter()
                 .any(|zone| zone.unhinted >= self.watermark);
+            self.hinting = decision.paced || rested || rest || is_due;
+            self.follows = false;
+            self.is_due = is_due;
+        }
         if self.hinting {
             let taken = self.take(memory, decision.pages / GRANULE_PAGES);
 
             if taken != 0 {
                 self.out = true;
                 self.armed = false;
+                self.follows = self.is_due;
                 self.due = now + self.host.hint_ns(taken);
                 return;
             }
             self.hinting = false;
+            if self.follows {
+                self.follow_up = now + u64::from(FOLLOW_UP_MS) * MS;
+            }
         }
         self.armed = !decision.paced;
         // A look at nothing would change nothing.
@@ -141,6 +159,7 @@ impl Hinter for Module {
             0 => u64::MAX,
             _ => now + decision.again_ns.min(trickle),
         };
+        self.due = self.due.min(self.follow_up);
     }
 
     fn freed(&mut self, now: u64, memory: &Memory) {
