@@ -143,8 +143,10 @@ struct Turns {
     found: bool,
     /// It was the watermark that had it begin.
     due: bool,
-    /// When to look for the rest of what the watermark has told.
+    /// Since when there may be a rest of what the watermark has told.
     follow_up: Option<Instant<Monotonic>>,
+    /// When the per-CPU lists were drained last.
+    drained: Option<Instant<Monotonic>>,
     /// Enough for the watermark was there, and nothing of it could be taken: a wake-up would find
     /// the same, so none is asked for until the next look.
     vain: bool,
@@ -167,6 +169,7 @@ impl Turns {
             found: false,
             due: false,
             follow_up: None,
+            drained: None,
             vain: false,
             paced: false,
             stalled: false,
@@ -204,8 +207,16 @@ impl Turns {
 
         let mut again_ms = policy::TRICKLE_MS;
         if state.has_device() && (knobs.enabled() || flush.is_some()) {
+            // Once, so that it does not go on by itself for ever.
+            let rest = self
+                .follow_up
+                .take_if(|since| since.elapsed().as_millis() >= i64::from(policy::FOLLOW_UP_MS))
+                .is_some();
+
             if rested && !self.hinting {
                 self.rest(&knobs);
+            } else if rest && self.may_drain() {
+                self.drain();
             }
 
             let plan = Plan::new(&knobs, &state);
@@ -223,12 +234,6 @@ impl Turns {
                     .unwrap_or(u32::MAX)
                     .clamp(1, policy::TRICKLE_MS);
             }
-            // Once, so that it does not go on by itself for ever.
-            let rest = self
-                .follow_up
-                .take_if(|begin| begin.elapsed().as_millis() >= i64::from(policy::FOLLOW_UP_MS))
-                .is_some();
-
             match self.hint(shared, &knobs, &plan, rested || rest, flush, token) {
                 Some(Pass::Failed) if flush.is_some() => again_ms = policy::RETRY_MS,
                 // That is over soon.
@@ -312,10 +317,20 @@ impl Turns {
     /// What is done now and then, when there is nothing urgent.
     fn rest(&mut self, knobs: &Knobs) {
         // What they hold is free, and in an idle guest nobody needs it there.
-        zone::drain();
+        self.drain();
         if knobs.get(Knob::ReuseBudgetPermille) != 0 && self.submitted != 0 {
             self.price.probe(knobs.granule_order());
         }
+    }
+
+    fn drain(&mut self) {
+        zone::drain();
+        self.drained = Some(Instant::now());
+    }
+
+    fn may_drain(&self) -> bool {
+        self.drained
+            .is_none_or(|since| since.elapsed().as_millis() >= i64::from(policy::DRAIN_MS))
     }
 
     /// Hands over what there is to hint, if it is time to. [`None`] if it is not.

@@ -49,8 +49,13 @@ pub const TRICKLE_MS: u32 = 2000;
 /// milliseconds.
 ///
 /// What is freed at one blow is hinted while it is still being freed, and of the last of it there may
-/// be less than the watermark.
+/// be less than the watermark. Some is in the per-CPU lists, and what is missing there keeps other
+/// blocks from merging.
 pub const FOLLOW_UP_MS: u32 = 100;
+
+/// How long after it has drained the per-CPU lists the thread may do so to follow up, in milliseconds:
+/// a guest that frees much all the time has use for them.
+pub const DRAIN_MS: u32 = 1000;
 
 /// A knob that takes a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -98,7 +98,7 @@ discard such memory (``madvise(MADV_DONTNEED)``), in pieces of 2 and of 64 MiB."
             better: Better::More,
         },
     ],
-    estimate: Duration::from_secs(650),
+    estimate: Duration::from_secs(18 * 60),
     quick_estimate: Duration::from_secs(80),
     run,
     draw: pictures,
@@ -188,7 +188,8 @@ fn sizes(quick: bool, pages: Pages) -> &'static [(u64, u32)] {
     match (quick, pages) {
         (true, Pages::Huge) => &[(1024, 1)],
         (true, Pages::Fragmented) => &[(256, 1)],
-        (false, _) => &[(256, 2), (1024, 3), (2048, 1), (4096, 1)],
+        (false, Pages::Huge) => &[(256, 2), (1024, 3), (2048, 2), (4096, 1)],
+        (false, Pages::Fragmented) => &[(256, 1), (1024, 2), (2048, 1), (4096, 1)],
     }
 }
 
@@ -545,10 +546,11 @@ fn fragment(subject: &mut Subject, mib: u64) -> Result<()> {
 /// Gives back all that is free: what is resident then, in MiB.
 pub fn reset(subject: &mut Subject, mem_mib: u64) -> Result<u64> {
     subject.enter(Config::PageHinting)?;
+    subject.call("echo 1 > /sys/kernel/mm/page_hinting/flush")?;
     let end = Instant::now() + RESET;
     let mut last = u64::MAX;
     let mut still = 0;
-    while still < 5 {
+    while still < 2 {
         if Instant::now() > end {
             bail!(
                 "free memory is still being given back after {} s",
