@@ -4,9 +4,10 @@
 # check-docs.sh [KERNEL-SOURCE]
 #
 # Builds the documents with Sphinx, into out/docs/html, and fails at a warning; and
-# at a path in Documentation/ that a document names and that is not there. With the
-# source of a kernel, the ABI document is among them, as the kernel's own script makes
-# it: without, it is left out, which is said.
+# at a path in Documentation/ that a document names and that is not there; and if the
+# series' cover letter lists other patches than there are. With the source of a
+# kernel, the ABI document is among them, as the kernel's own script makes it: without,
+# it is left out, which is said.
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -45,6 +46,25 @@ for file in "${rst[@]}"; do
 		}
 	done < <(grep -oE '\bDocumentation/[a-zA-Z0-9_./-]*[a-zA-Z0-9_]' "$file" | sort -u)
 done
+
+# subjects: those of the patches, one a line.
+subjects() {
+	series | while read -r patch; do
+		sed -nE '/^Subject: /,/^[^ ]*$/{/^Subject: /{s/^Subject: \[PATCH [0-9/]+\] //;p};/^ /p}' "$patch" | tr -d '\n'
+		echo
+	done
+}
+
+# listed: what the cover letter has as such; a line that goes on has two more spaces.
+listed() {
+	sed -nE '/^page_hinting developers \([0-9]+\):$/,/^$/{s/^  //p}' "$patches/cover-letter" |
+		awk '/^  / { sub(/^ +/, ""); text = text " " $0; next } NR > 1 { print text } { text = $0 } END { print text }'
+}
+
+diff <(subjects) <(listed) >&2 || {
+	say "${patches#"$root"/}/cover-letter does not list the patches that there are"
+	wrong=1
+}
 
 # The kernel's script fails at nothing, but complains.
 pages=("${rst[@]#Documentation/}")
