@@ -49,6 +49,7 @@ need debian-archive-keyring /usr/share/keyrings/debian-archive-keyring.gpg
 need busybox-static /bin/busybox
 need qemu-system-x86 qemu-system-x86_64
 need shellcheck shellcheck
+need python3-sphinx sphinx-build
 [ -n "$(find_llvm)" ] || missing+=(clang-19 lld-19 llvm-19 libclang1-19)
 
 # candidate PACKAGE: the upstream version that apt would install.

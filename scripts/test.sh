@@ -11,6 +11,7 @@
 #   fmt:        rustfmt on the module and the host crates
 #   clippy:     clippy on the same, a warning is a failure
 #   shell:      every shell script
+#   docs:       the documents: that they build, and that the knobs are as they say
 #   series:     the patches: checkpatch, and that they apply one by one
 #   unit:       cargo test (nextest if it is there) on the host crates
 #   release:    the selftests in the release guest, every scenario
@@ -31,7 +32,7 @@ out=$root/out/test
 number=0 passed=0 failed=0 skipped=0
 status=0
 
-all=(fmt clippy shell series unit release debug unpatched figures)
+all=(fmt clippy shell docs series unit release debug unpatched figures)
 more=(soak)
 checks=("$@")
 [ $# -gt 0 ] || checks=("${all[@]}")
@@ -159,6 +160,12 @@ check_shell() {
 		*) ! head -n 1 "$file" | grep -aqE '^#!.*[/ ](ba|da)?sh( |$)' || echo "$file" ;;
 		esac
 	done | sort)
+}
+
+check_docs() {
+	have_source || return 0
+	test_one "documents: the knobs are those of the code" scripts/check-knobs.sh
+	test_one "documents: no warning from Sphinx" scripts/check-docs.sh "$source"
 }
 
 check_series() {

@@ -1,0 +1,213 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# check-knobs.sh
+#
+# Compares what the documents say of the files in /sys/kernel/mm/page_hinting with
+# the code. Each difference is a line; any fails the script, and so does it if there
+# is nothing to compare. The files are those of rust/helpers/sysfs.c, the ranges and
+# defaults those of rust/policy/src/policy.rs, on x86-64.
+
+# shellcheck source=scripts/lib.sh
+. "$(dirname "$0")/lib.sh"
+
+cd "$root"
+sysfs=rust/helpers/sysfs.c
+policy=rust/policy/src/policy.rs
+guide=Documentation/admin-guide/page_hinting.rst
+abi=Documentation/ABI/testing/sysfs-kernel-mm-page_hinting
+wrong=0
+
+# What the kernel gives the policy, on x86-64.
+# shellcheck disable=SC2034 # value() has them by name
+page_kb=4
+# shellcheck disable=SC2034
+max_order=10
+# shellcheck disable=SC2034
+pageblock_order=9
+
+differs() {
+	printf '%s\n' "$*"
+	wrong=$((wrong + 1))
+}
+
+# --- The code ---------------------------------------------------------------
+
+# files ARRAY PREFIX: what an array of attributes makes, one a line.
+files() {
+	sed -nE "/^static struct attribute \*$1\[\]/,/^}/s,^\t&ph_attr_([a-z_]+)\.attr\.attr\,\$,$2\1,p" "$sysfs"
+}
+
+knobs() {
+	sed -nE 's/^PH_KNOB\(([a-z_]+),.*/\1/p' "$sysfs"
+}
+
+# arms BEGIN END: the arms of the match between two lines of the policy, each on one
+# line, as "knob_name expression".
+arms() {
+	awk -v begin="$1" -v end="$2" '
+		!on { on = index($0, begin); next }
+		index($0, end) == 1 { exit }
+		{ gsub(/^ +/, ""); text = text " " $0 }
+		END {
+			n = split(text, arm, / Knob::/)
+			for (i = 2; i <= n; i++) {
+				split(arm[i], part, / => /)
+				name = part[1]
+				gsub(/[A-Z]/, "_&", name)
+				sub(/^_/, "", name)
+				sub(/,$/, "", part[2])
+				print tolower(name), part[2]
+			}
+		}' "$policy" | bash_like
+}
+
+# field NAME: what Knobs::new() sets it to.
+field() {
+	sed -nE '/pub const fn new\(/,/^    \}/p' "$policy" | tr -d '\n' | sed -E 's/ +/ /g' |
+		sed -nE "s/.*[ {]$1: ([^,]*(\([^()]*)?),.*/\1/p" | bash_like
+}
+
+# value EXPRESSION: as a number, if it is one for x86-64. Bash takes Rust's operators,
+# and the constants by their names.
+value() {
+	case $1 in
+	true) echo 1 ;;
+	false) echo 0 ;;
+	# What another knob is set to.
+	*_watermark_kb*) echo "$1" ;;
+	*) echo "$(($1))" ;;
+	esac
+}
+
+# bash_like: Rust as bash has it.
+bash_like() {
+	sed -E 's/([0-9])_/\1/g; s/self\.//g; s/\.into\(\)//g'
+}
+
+# range EXPRESSION: "least to most" of the values for which it is true.
+range() {
+	local least=0 most=''
+	if [[ $1 =~ \(([^\(\)]+)\.\.=([^\(\)]+)\)\.contains ]]; then
+		least=${BASH_REMATCH[1]} most=${BASH_REMATCH[2]}
+	else
+		[[ ! $1 =~ value\ \>\ ([a-zA-Z0-9_]+) ]] || least="${BASH_REMATCH[1]} + 1"
+		[[ ! $1 =~ value\ \<=\ ([a-zA-Z0-9_]+) ]] || most=${BASH_REMATCH[1]}
+		[[ ! $1 =~ value\ \<\ ([a-zA-Z0-9_]+) ]] || most="${BASH_REMATCH[1]} - 1"
+	fi
+	[ -n "$most" ] || return 0
+	least=$(value "$least") && most=$(value "$most") && printf '%s to %s\n' "$least" "$most"
+}
+
+# default KNOB
+default() {
+	local is
+	case $1 in
+	min_order)
+		is=$(field min_order | sed -nE 's/^lesser\( *(pageblock_order)$/\1/p')
+		;;
+	host_granule_kb)
+		is=$(field granule_order | sed -nE 's/^Self::order_of\(([0-9_]+)$/\1/p')
+		;;
+	*)
+		is=$(field "$1")
+		;;
+	esac
+	[ -z "$is" ] || value "$is"
+}
+
+# The constants, as variables of their names.
+while read -r name expression; do
+	declare "$name=$((expression))"
+done < <(sed -nE 's/^pub const ([A-Z_]+): (u32|u64|usize) = ([^;]+);.*/\1 \3/p' "$policy" | bash_like)
+
+# --- The documents ----------------------------------------------------------
+
+documented() {
+	sed -nE 's,^What:\t+/sys/kernel/mm/page_hinting/(.*[^/])$,\1,p' "$abi"
+}
+
+# described FILE: its text in the ABI document, on one line.
+described() {
+	awk -v what="/sys/kernel/mm/page_hinting/$1" '
+		/^What:/ { on = $2 == what; next }
+		on && /^(Description:|\t)/ { sub(/^Description:/, ""); gsub(/[ \t]+/, " "); printf "%s", $0 }' "$abi"
+}
+
+# rows: those of the guide's table, as "file|range|default".
+rows() {
+	awk '
+		/^=+( =+)+$/ && on { exit }
+		/^=+( =+)+$/ { on = header; split($0, column, " ") }
+		{ header = /^file +range +default/ }
+		on && /^``/ {
+			a = length(column[1]) + 2; b = a + length(column[2]) + 1
+			name = substr($0, 1, a - 2); gsub(/[` ]/, "", name)
+			range = substr($0, a, b - a - 1); sub(/ +$/, "", range)
+			is = substr($0, b, length(column[3])); gsub(/ /, "", is)
+			print name "|" range "|" is
+		}' "$guide"
+}
+
+# plain RANGE: in the words that range() has.
+plain() {
+	sed -E "s/ *\([^)]*\)//g; s/, and .*//; s/0(,| or) 1/0 to 1/; s/ on x86-64.*//
+		s/^a power of two, from the guest's page size/$page_kb/
+		s/\b(low|high) ([+-])/\1_watermark_kb \2/; s/2\^32/$((1 << 32))/" <<<"$1"
+}
+
+# --- Compare ----------------------------------------------------------------
+
+in_code=$({ files ph_attrs '' && files ph_stats_attrs stats/; } | sort)
+in_abi=$(documented | sort)
+in_table=$(rows)
+[ -n "$in_code" ] || die "no files were found in $sysfs"
+[ -n "$in_abi" ] || die "no files were found in $abi"
+[ -n "$in_table" ] || die "no table of knobs was found in $guide"
+[ -n "$(knobs)" ] || die "no knobs were found in $sysfs"
+
+while read -r file; do
+	differs "$file: in $sysfs, and not in $abi"
+done < <(comm -23 <(echo "$in_code") <(echo "$in_abi"))
+while read -r file; do
+	differs "$file: in $abi, and not in $sysfs"
+done < <(comm -13 <(echo "$in_code") <(echo "$in_abi"))
+while read -r file; do
+	differs "$file: in the table of $guide, and no knob in $sysfs"
+done < <(comm -13 <(knobs | sort) <(cut -d '|' -f 1 <<<"$in_table" | sort))
+
+compared=0
+while read -r knob; do
+	condition=$(arms 'let good = match knob {' '        };' | sed -n "s/^$knob //p")
+	code_range=$(range "$condition" || true)
+	code_default=$(default "$knob" || true)
+	if [ -z "$code_range" ] || [ -z "$code_default" ]; then
+		differs "$knob: its range or its default was not found in $policy"
+		continue
+	fi
+	compared=$((compared + 1))
+
+	row=$(grep "^$knob|" <<<"$in_table" || true)
+	if [ -z "$row" ]; then
+		differs "$knob: not in the table of $guide"
+	else
+		IFS='|' read -r _ table_range table_default <<<"$row"
+		[ "$(plain "$table_range")" = "$code_range" ] ||
+			differs "$knob: range '$table_range' in the table of $guide, '$code_range' in $policy"
+		[ "$table_default" = "$code_default" ] ||
+			differs "$knob: default '$table_default' in the table of $guide, '$code_default' in $policy"
+	fi
+
+	text=$(described "$knob")
+	abi_range=$(sed -nE 's/.* Range: (.*[^ ])\. +Default: .*/\1/p' <<<"$text")
+	abi_default=$(sed -nE 's/.* Default: (pageblock_order, which is )?([0-9]+).*/\2/p' <<<"$text")
+	[ "$(plain "$abi_range")" = "$code_range" ] ||
+		differs "$knob: range '$abi_range' in $abi, '$code_range' in $policy"
+	[ "$abi_default" = "$code_default" ] ||
+		differs "$knob: default '$abi_default' in $abi, '$code_default' in $policy"
+	[[ $condition != *is_power_of_two* || $abi_range == *"power of two"* ]] ||
+		differs "$knob: only powers of two in $policy, and $abi does not say so"
+done < <(knobs)
+
+[ "$wrong" = 0 ] || die "the documents and the code do not agree"
+printf '%d files and %d knobs are documented as they are\n' "$(wc -l <<<"$in_code")" "$compared"
