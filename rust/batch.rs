@@ -16,7 +16,10 @@ use crate::{
     queue,
     stats::Stats,
     thread::InThread,
-    zone::Zone, //
+    zone::{
+        self,
+        Zone, //
+    },
 };
 
 /// What is to be hinted.
@@ -55,6 +58,14 @@ impl Plan {
     /// Of it `pages` at most.
     pub(crate) fn up_to(self, pages: u64) -> Self {
         Self { pages, ..self }
+    }
+
+    /// Of it the blocks of the largest order, which can't merge any more.
+    pub(crate) fn largest(&self) -> Self {
+        Self {
+            min_order: zone::MAX_PAGE_ORDER,
+            ..*self
+        }
     }
 
     /// Nothing of it left alone.

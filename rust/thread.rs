@@ -141,10 +141,13 @@ struct Turns {
     hinting: bool,
     /// Something was handed over since that began.
     found: bool,
-    /// It was the watermark that had it begin.
-    due: bool,
+    /// Of what there is only the blocks of the largest order: it was the watermark that had it begin.
+    largest: bool,
     /// Since when there may be a rest of what the watermark has told.
     follow_up: Option<Instant<Monotonic>>,
+    /// Enough for the watermark is there in smaller blocks, which wait for that. Each block that is
+    /// freed would wake the thread for them.
+    smaller: bool,
     /// When the per-CPU lists were drained last.
     drained: Option<Instant<Monotonic>>,
     /// Enough for the watermark was there, and nothing of it could be taken: a wake-up would find
@@ -167,8 +170,9 @@ impl Turns {
             looked: Instant::now(),
             hinting: false,
             found: false,
-            due: false,
+            largest: false,
             follow_up: None,
+            smaller: false,
             drained: None,
             vain: false,
             paced: false,
@@ -182,12 +186,25 @@ impl Turns {
     fn take(&mut self, shared: &Shared, token: &InThread) -> Option<u32> {
         let rested = self.looked.elapsed().as_millis() >= i64::from(policy::TRICKLE_MS);
 
+        // Once, so that it does not go on by itself for ever.
+        let rest = self
+            .follow_up
+            .take_if(|since| since.elapsed().as_millis() >= i64::from(policy::FOLLOW_UP_MS))
+            .is_some();
+
         if rested {
             self.vain = false;
         }
+        if self.follow_up.is_none() {
+            self.smaller = false;
+        }
+        if rest {
+            // It has not come to an end, as more and more is freed.
+            self.largest = false;
+        }
         // Before anything is looked at, so that what is freed later wakes the thread. Not while
         // it hints: the host's answers drive it then.
-        if !self.hinting && !self.vain && !self.paced {
+        if !self.hinting && !self.vain && !self.paced && !self.smaller {
             queue::rearm();
         }
 
@@ -207,15 +224,9 @@ impl Turns {
 
         let mut again_ms = policy::TRICKLE_MS;
         if state.has_device() && (knobs.enabled() || flush.is_some()) {
-            // Once, so that it does not go on by itself for ever.
-            let rest = self
-                .follow_up
-                .take_if(|since| since.elapsed().as_millis() >= i64::from(policy::FOLLOW_UP_MS))
-                .is_some();
-
             if rested && !self.hinting {
                 self.rest(&knobs);
-            } else if rest && self.may_drain() {
+            } else if rest && !self.hinting && self.may_drain() {
                 self.drain();
             }
 
@@ -258,8 +269,10 @@ impl Turns {
             return None;
         }
         self.notice(shared, &state);
-        if self.follow_up.is_some() {
-            again_ms = again_ms.min(policy::FOLLOW_UP_MS);
+        if let Some(since) = self.follow_up {
+            let passed = u32::try_from(since.elapsed().as_millis()).unwrap_or(u32::MAX);
+
+            again_ms = again_ms.min(policy::FOLLOW_UP_MS.saturating_sub(passed).max(1));
         }
         Some(if state.in_flight() {
             policy::STALL_CHECK_MS.min(again_ms)
@@ -335,7 +348,8 @@ impl Turns {
 
     /// Hands over what there is to hint, if it is time to. [`None`] if it is not.
     ///
-    /// Time it is when the watermark says so, and with `look` for whatever there is.
+    /// Time it is for the largest blocks when the watermark says so, and with `look` for whatever
+    /// there is.
     fn hint(
         &mut self,
         shared: &Shared,
@@ -345,21 +359,31 @@ impl Turns {
         flush: Option<u64>,
         token: &InThread,
     ) -> Option<Pass> {
-        let due = !self.vain && batch::is_due(plan, knobs);
+        let enough = !self.vain && batch::is_due(plan, knobs);
 
         if !self.hinting {
             let left = || (look || self.paced) && batch::is_left(plan);
+            let due = || enough && batch::is_due(&plan.largest(), knobs);
+            let all = flush.is_some() || left();
 
-            self.hinting = plan.is_any() && (flush.is_some() || due || left());
+            self.hinting = plan.is_any() && (all || due());
             self.found = false;
-            self.due = due;
+            self.largest = !all;
         }
         if !self.hinting {
+            self.smaller = enough && plan.is_any();
+            if self.smaller {
+                self.follow_up.get_or_insert_with(Instant::now);
+            }
             return None;
         }
 
         let mut submitted = 0;
-        let pass = batch::hint(plan, &mut submitted, &shared.stats, token);
+        let pass = if self.largest && flush.is_none() {
+            batch::hint(&plan.largest(), &mut submitted, &shared.stats, token)
+        } else {
+            batch::hint(plan, &mut submitted, &shared.stats, token)
+        };
 
         if submitted != 0 {
             self.submitted = self.submitted.saturating_add(submitted);
@@ -370,9 +394,9 @@ impl Turns {
         }
         if pass != Pass::Full {
             self.hinting = false;
-            self.vain = due && !self.found && !self.paced && pass != Pass::Held;
-            if self.due && self.found {
-                self.follow_up = Some(Instant::now());
+            self.vain = enough && !self.found && !self.paced && pass != Pass::Held;
+            if self.largest && self.found {
+                self.follow_up.get_or_insert_with(Instant::now);
             }
             if self.found || flush.is_some() {
                 self.looked = Instant::now();
