@@ -60,7 +60,7 @@ faults: ## Break each thing on purpose, and see that its test fails: some hours
 
 .PHONY: check
 check: ## Run those tests that boot no guest
-	@scripts/test.sh fmt clippy shell series unit
+	@scripts/test.sh fmt clippy shell docs series unit
 
 .PHONY: sim
 sim: ## Run the policy and models of page_reporting in virtual time

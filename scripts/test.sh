@@ -11,6 +11,7 @@
 #   fmt:        rustfmt on the module and the host crates
 #   clippy:     clippy on the same, a warning is a failure
 #   shell:      every shell script
+#   docs:       the documents: what they name is there
 #   series:     the patches: checkpatch, and that they apply one by one
 #   unit:       cargo test (nextest if it is there) on the host crates
 #   release:    the selftests in the release guest, every scenario
@@ -31,7 +32,7 @@ out=$root/out/test
 number=0 passed=0 failed=0 skipped=0
 status=0
 
-all=(fmt clippy shell series unit release debug unpatched figures)
+all=(fmt clippy shell docs series unit release debug unpatched figures)
 more=(soak)
 checks=("$@")
 [ $# -gt 0 ] || checks=("${all[@]}")
@@ -159,6 +160,10 @@ check_shell() {
 		*) ! head -n 1 "$file" | grep -aqE '^#!.*[/ ](ba|da)?sh( |$)' || echo "$file" ;;
 		esac
 	done | sort)
+}
+
+check_docs() {
+	test_one "the fault matrix names tests that there are" scripts/check-matrix.sh
 }
 
 check_series() {
