@@ -11,7 +11,7 @@
 #   fmt:        rustfmt on the module and the host crates
 #   clippy:     clippy on the same, a warning is a failure
 #   shell:      every shell script
-#   docs:       the documents: that they build, and that the knobs are as they say
+#   docs:       the documents: that they build, and that knobs and tests are as they say
 #   series:     the patches: checkpatch, and that they apply one by one
 #   unit:       cargo test (nextest if it is there) on the host crates
 #   release:    the selftests in the release guest, every scenario
@@ -166,6 +166,7 @@ check_docs() {
 	have_source || return 0
 	test_one "documents: the knobs are those of the code" scripts/check-knobs.sh
 	test_one "documents: no warning from Sphinx" scripts/check-docs.sh "$source"
+	test_one "the fault matrix names tests that there are" scripts/check-matrix.sh
 }
 
 check_series() {
