@@ -193,8 +193,8 @@ check_series() {
 }
 
 check_unit() {
-	local crate runner=(cargo test)
-	! cargo nextest --version >/dev/null 2>&1 || runner=(cargo nextest run --no-tests=pass)
+	local crate runner=(cargo test --no-fail-fast)
+	! cargo nextest --version >/dev/null 2>&1 || runner=(cargo nextest run --no-tests=pass --no-fail-fast)
 	for crate in $(crates); do
 		test_runner "cargo test: $crate" env CARGO_TARGET_DIR="$cargo_target" CARGO_TERM_COLOR=never \
 			"${runner[@]}" --locked --manifest-path "$crate/Cargo.toml"
