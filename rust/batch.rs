@@ -60,10 +60,13 @@ impl Plan {
         Self { pages, ..self }
     }
 
-    /// Of it the blocks of the largest order, which can't merge any more.
+    /// Of it the blocks of the largest order, which can't merge any more; or of the largest that
+    /// fits into a batch, if that is less.
     pub(crate) fn largest(&self) -> Self {
+        let order = self.batch.max(1).ilog2().min(zone::MAX_PAGE_ORDER);
+
         Self {
-            min_order: zone::MAX_PAGE_ORDER,
+            min_order: order.max(self.min_order),
             ..*self
         }
     }

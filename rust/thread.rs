@@ -125,6 +125,16 @@ fn run(shared: &Shared) {
     }
 }
 
+/// What to do about blocks that the watermark does not tell of, or that may still merge.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    Leave,
+    /// Take what is there, and no more.
+    Once,
+    /// And once more after that, if anything is.
+    Again,
+}
+
 /// What the thread remembers from one turn to the next.
 struct Turns {
     started: Instant<Monotonic>,
@@ -141,8 +151,10 @@ struct Turns {
     hinting: bool,
     /// Something was handed over since that began.
     found: bool,
-    /// Of what there is only the blocks of the largest order: it was the watermark that had it begin.
+    /// Of what there is only the blocks of the largest order.
     largest: bool,
+    /// It was the watermark that had it begin, if not with its first blocks.
+    told: bool,
     /// Since when there may be a rest of what the watermark has told.
     follow_up: Option<Instant<Monotonic>>,
     /// Enough for the watermark is there in smaller blocks, which wait for that. Each block that is
@@ -171,6 +183,7 @@ impl Turns {
             hinting: false,
             found: false,
             largest: false,
+            told: false,
             follow_up: None,
             smaller: false,
             drained: None,
@@ -195,11 +208,14 @@ impl Turns {
         if rested {
             self.vain = false;
         }
+        // They have waited; if there were enough of them, more may be on the way.
+        let waited = rest && self.smaller;
+
         if self.follow_up.is_none() {
             self.smaller = false;
         }
         if rest {
-            // It has not come to an end, as more and more is freed.
+            // It has not come to an end, as more and more is freed or the host is slow.
             self.largest = false;
         }
         // Before anything is looked at, so that what is freed later wakes the thread. Not while
@@ -226,7 +242,7 @@ impl Turns {
         if state.has_device() && (knobs.enabled() || flush.is_some()) {
             if rested && !self.hinting {
                 self.rest(&knobs);
-            } else if rest && !self.hinting && self.may_drain() {
+            } else if rest && !waited && !self.hinting && self.may_drain() {
                 self.drain();
             }
 
@@ -245,7 +261,12 @@ impl Turns {
                     .unwrap_or(u32::MAX)
                     .clamp(1, policy::TRICKLE_MS);
             }
-            match self.hint(shared, &knobs, &plan, rested || rest, flush, token) {
+            let rest = match (rested || rest, waited) {
+                (_, true) => Rest::Again,
+                (true, false) => Rest::Once,
+                (false, false) => Rest::Leave,
+            };
+            match self.hint(shared, &knobs, &plan, rest, flush, token) {
                 Some(Pass::Failed) if flush.is_some() => again_ms = policy::RETRY_MS,
                 // That is over soon.
                 Some(Pass::Held) => again_ms = policy::RETRY_MS,
@@ -348,27 +369,34 @@ impl Turns {
 
     /// Hands over what there is to hint, if it is time to. [`None`] if it is not.
     ///
-    /// Time it is for the largest blocks when the watermark says so, and with `look` for whatever
-    /// there is.
+    /// Time it is for the largest blocks when the watermark says so, and for the `rest` when it is
+    /// that which says so.
     fn hint(
         &mut self,
         shared: &Shared,
         knobs: &Knobs,
         plan: &Plan,
-        look: bool,
+        rest: Rest,
         flush: Option<u64>,
         token: &InThread,
     ) -> Option<Pass> {
         let enough = !self.vain && batch::is_due(plan, knobs);
 
         if !self.hinting {
-            let left = || (look || self.paced) && batch::is_left(plan);
+            let left = || (rest != Rest::Leave || self.paced) && batch::is_left(plan);
             let due = || enough && batch::is_due(&plan.largest(), knobs);
             let all = flush.is_some() || left();
 
             self.hinting = plan.is_any() && (all || due());
             self.found = false;
             self.largest = !all;
+            self.told = !all || rest == Rest::Again;
+            if self.hinting {
+                self.smaller = false;
+            }
+            if self.hinting && self.largest {
+                self.follow_up.get_or_insert_with(Instant::now);
+            }
         }
         if !self.hinting {
             self.smaller = enough && plan.is_any();
@@ -394,8 +422,10 @@ impl Turns {
         }
         if pass != Pass::Full {
             self.hinting = false;
-            self.vain = enough && !self.found && !self.paced && pass != Pass::Held;
-            if self.largest && self.found {
+            // What was not tried may be had by the next look; nor does one that finds nothing
+            // make it worth to be woken again.
+            self.vain = (self.vain || enough) && !self.found && !self.paced && pass != Pass::Held;
+            if self.told && self.found {
                 self.follow_up.get_or_insert_with(Instant::now);
             }
             if self.found || flush.is_some() {

@@ -32,6 +32,8 @@ pub enum Command {
     Hinting(HintingArgs),
     /// Open a shell in a guest
     Shell(ShellArgs),
+    /// Watch a QEMU that is running: what its guest has free beside what the host gives
+    Watch(WatchArgs),
 }
 
 /// What every guest is made of.
@@ -109,6 +111,25 @@ impl DemoArgs {
         }
         readable("memhog in --selftests", &self.selftests.join("memhog"))
     }
+}
+
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// QEMU's monitor socket, as of -qmp unix:PATH,server=on,wait=off
+    #[arg(long, value_name = "SOCKET")]
+    pub qmp: PathBuf,
+    /// QEMU's process
+    #[arg(long, value_name = "PID", value_parser = value_parser!(u32).range(1..=1 << 30))]
+    pub pid: u32,
+    /// How often to look, in seconds
+    #[arg(long, value_name = "S", default_value_t = 1, value_parser = value_parser!(u32).range(1..=3600))]
+    pub interval: u32,
+    /// End after so many seconds [default: at Ctrl-C]
+    #[arg(long = "for", value_name = "S", value_parser = value_parser!(u64).range(1..))]
+    pub seconds: Option<u64>,
+    /// Directory for watch.json and watch.png
+    #[arg(long, value_name = "DIR", default_value = "out/watch")]
+    pub out: PathBuf,
 }
 
 #[derive(Debug, Args)]

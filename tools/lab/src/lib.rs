@@ -24,3 +24,4 @@ pub mod scenario;
 pub mod shell;
 pub mod test;
 pub mod versions;
+pub mod watch;

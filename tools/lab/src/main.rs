@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         Command::Hinting(args) => lab::hinting::run(&args),
         Command::Instructions(args) => lab::instructions::run(&args),
         Command::Shell(args) => lab::shell::run(&args),
+        Command::Watch(args) => lab::watch::run(&args),
     });
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

@@ -124,6 +124,7 @@ impl Hinter for Module {
         if rested {
             self.rested = now;
         }
+        let follow_up = u64::from(FOLLOW_UP_MS) * MS;
         let rest = now >= self.follow_up;
         if rest {
             self.follow_up = u64::MAX;
@@ -134,9 +135,13 @@ impl Hinter for Module {
                 .zones
                 .iter()
                 .any(|zone| zone.unhinted >= self.watermark);
-            self.hinting = decision.paced || rested || rest || is_due;
+            let all = decision.paced || rested || rest;
+            self.hinting = all || is_due;
             self.follows = false;
-            self.is_due = is_due;
+            self.is_due = is_due && !all;
+            if self.is_due {
+                self.follow_up = self.follow_up.min(now + follow_up);
+            }
         }
         if self.hinting {
             let taken = self.take(memory, decision.pages / GRANULE_PAGES);
@@ -150,7 +155,7 @@ impl Hinter for Module {
             }
             self.hinting = false;
             if self.follows {
-                self.follow_up = now + u64::from(FOLLOW_UP_MS) * MS;
+                self.follow_up = self.follow_up.min(now + follow_up);
             }
         }
         self.armed = !decision.paced;

@@ -309,12 +309,17 @@ is_settled() {
 
 # Nothing is out, and what is free and not hinted is what may be: the low
 # watermark's reserve in each free area, what zone DMA is too small to spare,
-# and a little that comes and goes.
+# and a little that comes and goes.  And it stays so for longer than the module
+# waits for what may still merge.
 wait_settled() {
 	local unhinted
 
 	unhinted=$(($(get low_watermark_kb) * $(nr_areas) + $(dma_kb) + 4096))
-	wait_for "the module to hint all and be idle" is_settled
+	wait_for "the module to hint all and be idle" stays_settled
+}
+
+stays_settled() {
+	is_settled && sleep 0.15 && is_settled
 }
 
 requests_are_acked() {

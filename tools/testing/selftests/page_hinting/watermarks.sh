@@ -23,8 +23,8 @@ free_after_pass() { # HIGH_WATERMARK_KB
 	while [ $try -lt 10 ]; do
 		set_knob high_watermark_kb 4 && memhog -t 64 && wait_settled || return
 		start=$(uptime_ms)
-		sleep 0.3
 		set_knob high_watermark_kb "$1" || return
+		sleep 0.3
 		before=$(get stats/hinted_kb)
 		memhog -t 64 || return
 		while [ $(($(uptime_ms) - start)) -lt 1300 ]; do
