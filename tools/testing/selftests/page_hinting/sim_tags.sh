@@ -28,8 +28,23 @@ expect_about() { # WHAT VALUE EXPECTED SLACK
 
 # What a test before has allocated or poisoned, should it have failed.
 let_go() {
-	exec 4>&- 5>&-
+	exec 4>&- 5>&- 6>&-
+	[ -z "$background" ] || wait "$background"
+	background=
 	[ "$(corrupted_kb)" != 4 ] || unpoison
+}
+
+# Single pages that are not hinted, for whoever needs some meanwhile: all else is Offline,
+# so that they would be those of the block which are free and not hinted for a moment.
+leave_pages_to_others() {
+	local fifo=/tmp/tags.$$
+
+	rm -f $fifo $fifo.out
+	mkfifo $fifo || fail "mkfifo" || return
+	"$DIR/fragment" 0 4 < $fifo > $fifo.out &
+	background=$!
+	exec 6> $fifo
+	wait_for "fragment to be ready" test -s $fifo.out
 }
 
 # A block of the highest order that is Offline as a whole: sets $block.
@@ -37,7 +52,7 @@ offline_block() {
 	let_go
 	one_block_at_a_time && limit_pcp_lists && hold_block && sim_answer_all &&
 	wait_for "the block to be free and Offline" range_is_offline "$block" $BLOCK &&
-	wait_settled && disable && expect_offline "$block" $BLOCK
+	wait_settled && disable && leave_pages_to_others && expect_offline "$block" $BLOCK
 }
 
 expect_offline() { # FIRST NUMBER
