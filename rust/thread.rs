@@ -2,10 +2,10 @@
 
 //! The one kernel thread that does all the hinting.
 //!
-//! It sleeps until a free area goes over the high watermark, and looks for what stayed below once soon
-//! after that, and every two seconds. Then it hands blocks to the host until none is above the low watermark, or no more
-//! may be hinted as it is likely to be needed again, and takes back what the host has acknowledged
-//! as it goes.
+//! It sleeps until a free area goes over the high watermark, and looks for what stayed below soon
+//! after that and every two seconds. Then it hands blocks to the host until none is above the low
+//! watermark, or no more may be hinted as it is likely to be needed again, and takes back what the
+//! host has acknowledged as it goes.
 
 use core::ffi::c_void;
 
@@ -114,6 +114,11 @@ fn wait(ms: u32) {
     unsafe { ffi::ph_thread_wait(ms) };
 }
 
+/// Whether so many milliseconds have passed.
+fn is_over(since: &Instant<Monotonic>, ms: u32) -> bool {
+    since.elapsed().as_millis() >= i64::from(ms)
+}
+
 fn run(shared: &Shared) {
     let token = InThread(());
     let mut turns = Turns::new();
@@ -197,25 +202,29 @@ impl Turns {
     /// Does what there is to do. Returns how long to sleep after it, in milliseconds; [`None`] if
     /// there is more to do.
     fn take(&mut self, shared: &Shared, token: &InThread) -> Option<u32> {
-        let rested = self.looked.elapsed().as_millis() >= i64::from(policy::TRICKLE_MS);
-
-        // Once, so that it does not go on by itself for ever.
-        let rest = self
+        let rested = is_over(&self.looked, policy::TRICKLE_MS);
+        // Taken, so that it does not go on by itself for ever.
+        let follows = self
             .follow_up
-            .take_if(|since| since.elapsed().as_millis() >= i64::from(policy::FOLLOW_UP_MS))
+            .take_if(|since| is_over(since, policy::FOLLOW_UP_MS))
             .is_some();
+        let rest = if follows && self.smaller {
+            // There were enough that waited: more may be on the way.
+            Rest::Again
+        } else if follows || rested {
+            Rest::Once
+        } else {
+            Rest::Leave
+        };
 
         if rested {
             self.vain = false;
         }
-        // They have waited; if there were enough of them, more may be on the way.
-        let waited = rest && self.smaller;
-
         if self.follow_up.is_none() {
             self.smaller = false;
         }
-        if rest {
-            // It has not come to an end, as more and more is freed or the host is slow.
+        if follows {
+            // What goes on has not come to an end, as more and more is freed or the host is slow.
             self.largest = false;
         }
         // Before anything is looked at, so that what is freed later wakes the thread. Not while
@@ -242,7 +251,7 @@ impl Turns {
         if state.has_device() && (knobs.enabled() || flush.is_some()) {
             if rested && !self.hinting {
                 self.rest(&knobs);
-            } else if rest && !waited && !self.hinting && self.may_drain() {
+            } else if rest == Rest::Once && !self.hinting && self.may_drain() {
                 self.drain();
             }
 
@@ -261,11 +270,6 @@ impl Turns {
                     .unwrap_or(u32::MAX)
                     .clamp(1, policy::TRICKLE_MS);
             }
-            let rest = match (rested || rest, waited) {
-                (_, true) => Rest::Again,
-                (true, false) => Rest::Once,
-                (false, false) => Rest::Leave,
-            };
             match self.hint(shared, &knobs, &plan, rest, flush, token) {
                 Some(Pass::Failed) if flush.is_some() => again_ms = policy::RETRY_MS,
                 // That is over soon.
@@ -364,7 +368,7 @@ impl Turns {
 
     fn may_drain(&self) -> bool {
         self.drained
-            .is_none_or(|since| since.elapsed().as_millis() >= i64::from(policy::DRAIN_MS))
+            .is_none_or(|since| is_over(&since, policy::DRAIN_MS))
     }
 
     /// Hands over what there is to hint, if it is time to. [`None`] if it is not.
@@ -381,37 +385,33 @@ impl Turns {
         token: &InThread,
     ) -> Option<Pass> {
         let enough = !self.vain && batch::is_due(plan, knobs);
+        let largest = plan.largest();
 
         if !self.hinting {
             let left = || (rest != Rest::Leave || self.paced) && batch::is_left(plan);
-            let due = || enough && batch::is_due(&plan.largest(), knobs);
+            let due = || enough && batch::is_due(&largest, knobs);
             let all = flush.is_some() || left();
 
             self.hinting = plan.is_any() && (all || due());
             self.found = false;
             self.largest = !all;
             self.told = !all || rest == Rest::Again;
-            if self.hinting {
-                self.smaller = false;
-            }
-            if self.hinting && self.largest {
+            self.smaller = !self.hinting && enough && plan.is_any();
+            if self.smaller || (self.hinting && self.largest) {
                 self.follow_up.get_or_insert_with(Instant::now);
             }
         }
         if !self.hinting {
-            self.smaller = enough && plan.is_any();
-            if self.smaller {
-                self.follow_up.get_or_insert_with(Instant::now);
-            }
             return None;
         }
 
         let mut submitted = 0;
-        let pass = if self.largest && flush.is_none() {
-            batch::hint(&plan.largest(), &mut submitted, &shared.stats, token)
+        let scope = if self.largest && flush.is_none() {
+            &largest
         } else {
-            batch::hint(plan, &mut submitted, &shared.stats, token)
+            plan
         };
+        let pass = batch::hint(scope, &mut submitted, &shared.stats, token);
 
         if submitted != 0 {
             self.submitted = self.submitted.saturating_add(submitted);

@@ -45,17 +45,17 @@ pub const RETRY_MS: u32 = 20;
 /// no later than it does without this module.
 pub const TRICKLE_MS: u32 = 2000;
 
-/// How long after the watermark was reached, or had it hint, the thread looks once for the rest of
-/// what was freed, in milliseconds.
+/// How long after the watermark was reached, or had it hint, the thread looks for the rest of what
+/// was freed, in milliseconds.
 ///
-/// What is freed at one blow is hinted while it is still being freed. Then only blocks of the largest
-/// order are: what is smaller may merge with what comes next, and would be hinted again as a part of
-/// that. Of the last of it there may be less than the watermark. Some is in the per-CPU lists, and what
-/// is missing there keeps other blocks from merging.
+/// What is freed at one blow is hinted while it is still being freed. Only blocks of the largest
+/// order are then: what is smaller may merge with what comes next, and would be hinted again as a
+/// part of that. Of the last of it there may be less than the watermark; and some is in the per-CPU
+/// lists, and keeps other blocks from merging.
 pub const FOLLOW_UP_MS: u32 = 100;
 
-/// How long after it has drained the per-CPU lists the thread may do so to follow up, in milliseconds:
-/// a guest that frees much all the time has use for them.
+/// How long after it has drained the per-CPU lists the thread may do so to follow up, in
+/// milliseconds: a guest that frees much all the time has use for them.
 pub const DRAIN_MS: u32 = 1000;
 
 /// A knob that takes a number.
