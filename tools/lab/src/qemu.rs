@@ -207,7 +207,8 @@ pub struct Plugin<'a> {
 /// The device that is hinted.
 pub const BALLOON: &str = "virtio-balloon-pci,free-page-reporting=on";
 
-type QmpStream = Stream<BufReader<UnixStream>, UnixStream>;
+/// A connection to QEMU's monitor.
+pub type QmpStream = Stream<BufReader<UnixStream>, UnixStream>;
 
 /// A running guest.
 pub struct Guest {

@@ -10,6 +10,7 @@
 use crate::bench::chart::{Axis, Chart, Curve, draw};
 use crate::cli::WatchArgs;
 use crate::interrupt;
+use crate::qemu::QmpStream;
 use crate::rss::Probe;
 use anyhow::{Context, Result, bail, ensure};
 use plotters::style::RGBColor;
@@ -30,8 +31,6 @@ const CONTAINERS: [&str; 2] = ["/machine/peripheral", "/machine/peripheral-anon"
 const POLLING: &str = "guest-stats-polling-interval";
 /// Width of the bar in a line.
 const BAR: u64 = 40;
-
-type QmpStream = Stream<BufReader<UnixStream>, UnixStream>;
 
 /// What was seen at a moment.
 #[derive(Debug, Clone, Copy, Serialize, PartialEq)]
