@@ -40,7 +40,7 @@ test_formats() {
 
 # The index of unusable free space of each zone and order, from the areas: see
 # unusable_free_index() in mm/vmstat.c.
-unusable_of_buddyinfo() {
+unusable_index_of_buddyinfo() {
 	awk '{
 		gsub(",", "")
 		# usable[i]: pages in blocks of at least that order.  No "^" here:
@@ -63,23 +63,27 @@ unusable_of_buddyinfo() {
 	}' "$1"
 }
 
-unusable_index_agrees() {
+is_what_buddyinfo_says() { # INDEX
 	cat /proc/buddyinfo > /tmp/areas
-	sed -E 's/,//; s/[ \t]+/ /g; s/ $//' $EXTFRAG/unusable_index > /tmp/unusable
-	unusable_of_buddyinfo /tmp/areas > /tmp/computed
-	cmp -s /tmp/unusable /tmp/computed
+	sed -E 's/,//; s/[ \t]+/ /g; s/ $//' "$EXTFRAG/$1" > /tmp/index
+	"${1}_of_buddyinfo" /tmp/areas > /tmp/computed
+	cmp -s /tmp/index /tmp/computed
+}
+
+index_agrees() { # INDEX
+	wait_for "$1 to be what buddyinfo says" is_what_buddyinfo_says "$1" ||
+		fail "$1: $(cat /tmp/index); computed: $(cat /tmp/computed)"
 }
 
 test_unusable_index() {
 	# More than page_reporting's delay.
 	sleep 3
-	wait_for "unusable_index to be what buddyinfo says" unusable_index_agrees ||
-		fail "unusable_index: $(cat /tmp/unusable); computed: $(cat /tmp/computed)"
+	index_agrees unusable_index
 }
 
 # The fragmentation index of each zone and order, from the areas: see
 # __fragmentation_index() in mm/vmstat.c.
-extfrag_of_buddyinfo() {
+extfrag_index_of_buddyinfo() {
 	awk '{
 		gsub(",", "")
 		size = 1
@@ -107,18 +111,10 @@ extfrag_of_buddyinfo() {
 	}' "$1"
 }
 
-extfrag_index_agrees() {
-	cat /proc/buddyinfo > /tmp/areas
-	sed -E 's/,//; s/[ \t]+/ /g; s/ $//' $EXTFRAG/extfrag_index > /tmp/extfrag
-	extfrag_of_buddyinfo /tmp/areas > /tmp/computed
-	cmp -s /tmp/extfrag /tmp/computed
-}
-
 # Nearly all of it is -1, as there is a free block of any order; if what has been
 # reported did not count, there would be none.
 test_extfrag_index() {
-	wait_for "extfrag_index to be what buddyinfo says" extfrag_index_agrees ||
-		fail "extfrag_index: $(cat /tmp/extfrag); computed: $(cat /tmp/computed)"
+	index_agrees extfrag_index
 }
 
 # With other blocks free.

@@ -916,6 +916,29 @@ stall_page_reporting() {
 		host_has_at_least pages $((STALLED_KB / 4)) && host_has_at_least in_flight 1
 }
 
+# The guest reboots while somebody waits for a silent host, which COMMAND brings about.
+# PART is "again" in the guest after it.
+restart_while_silent() { # PART COMMAND...
+	part=$1
+	shift
+	need_host || {
+		run_tests need_host
+		exit
+	}
+	[ "$part" != again ] || return
+	"$@" && host restarts || return
+	# In the background, as nothing ends a task that waits in the kernel.
+	reboot -f &
+	sleep "$WAIT"
+	fail "the guest does not go down"
+}
+
+# The plan is for the second part: the first gives one only if there will be none.
+test_restarts_and_hints() {
+	[ "$part" = again ] || fail "the guest did not restart" || return
+	set_reporting_delay 600000 && plug mode=now && test_hints_after_the_restart
+}
+
 is_stalled() {
 	local word
 

@@ -6,24 +6,5 @@
 
 . "$(dirname "$0")/lib.sh"
 
-# In the background, as nothing ends a task that waits in the kernel.
-restart() {
-	stall_page_reporting && host restarts || return
-	reboot -f &
-	sleep "$WAIT"
-	fail "the guest does not go down"
-}
-
-# The plan is for the second part: the first gives one only if there will be none.
-test_restarts_and_hints() {
-	[ "$part" = again ] || fail "the guest did not restart" || return
-	set_reporting_delay 600000 && plug mode=now && test_hints_after_the_restart
-}
-
-part=$1
-need_host || {
-	run_tests need_host
-	exit
-}
-[ "$part" = again ] || restart
+restart_while_silent "$1" stall_page_reporting
 run_tests test_restarts_and_hints
