@@ -165,8 +165,8 @@ struct Turns {
     /// Enough for the watermark is there in smaller blocks, which wait for that. Each block that is
     /// freed would wake the thread for them.
     smaller: bool,
-    /// When the per-CPU lists were drained last.
-    drained: Option<Instant<Monotonic>>,
+    /// When the per-CPU lists were drained last to follow up, and what had been handed over then.
+    drained: Option<(Instant<Monotonic>, u64)>,
     /// Enough for the watermark was there, and nothing of it could be taken: a wake-up would find
     /// the same, so none is asked for until the next look.
     vain: bool,
@@ -252,7 +252,8 @@ impl Turns {
             if rested && !self.hinting {
                 self.rest(&knobs);
             } else if rest == Rest::Once && !self.hinting && self.may_drain() {
-                self.drain();
+                zone::drain();
+                self.drained = Some((Instant::now(), self.submitted));
             }
 
             let plan = Plan::new(&knobs, &state);
@@ -355,20 +356,24 @@ impl Turns {
     /// What is done now and then, when there is nothing urgent.
     fn rest(&mut self, knobs: &Knobs) {
         // What they hold is free, and in an idle guest nobody needs it there.
-        self.drain();
+        zone::drain();
         if knobs.get(Knob::ReuseBudgetPermille) != 0 && self.submitted != 0 {
             self.price.probe(knobs.granule_order());
         }
     }
 
-    fn drain(&mut self) {
-        zone::drain();
-        self.drained = Some(Instant::now());
-    }
-
+    /// Whether the per-CPU lists may be drained to follow up.
     fn may_drain(&self) -> bool {
         self.drained
-            .is_none_or(|since| is_over(&since, policy::DRAIN_MS))
+            .is_none_or(|(since, _)| is_over(&since, policy::DRAIN_MS))
+            || self.is_much()
+    }
+
+    /// Whether much was handed over since they were.
+    fn is_much(&self) -> bool {
+        let (_, submitted) = self.drained.unwrap_or((self.started, 0));
+
+        self.submitted - submitted >= kb_to_pages(policy::DRAIN_KB)
     }
 
     /// Hands over what there is to hint, if it is time to. [`None`] if it is not.
@@ -425,7 +430,7 @@ impl Turns {
             // What was not tried may be had by the next look; nor does one that finds nothing
             // make it worth to be woken again.
             self.vain = (self.vain || enough) && !self.found && !self.paced && pass != Pass::Held;
-            if self.told && self.found {
+            if self.found && (self.told || self.is_much()) {
                 self.follow_up.get_or_insert_with(Instant::now);
             }
             if self.found || flush.is_some() {

@@ -30,10 +30,15 @@ const LATELY: usize = 16;
 /// For how long the account saves up, in nanoseconds of inflow: what a burst may spend at once.
 pub const SAVING_NS: u64 = 60_000_000_000;
 
-/// Reuse within a window that shows a cycle, in KiB: as much as is worth waking up for.
+/// The least that is called a cycle, in KiB: as much as is worth waking up for.
 ///
-/// Less than two granules never does.
+/// Less than two granules never is, nor what costs less than [`CHEAP`].
 pub const CYCLE_KB: u64 = 16 * 1024;
+
+/// What part of the inflow within a window reuse in it may cost before it is taken for a cycle.
+///
+/// What is cheaper is not worth keeping memory back: it can go on like that for ever.
+const CHEAP: u64 = 4;
 
 /// For how long free memory must not have fallen before it is hinted in debt, in nanoseconds.
 ///
@@ -49,6 +54,9 @@ const SLOT_NS: u64 = 600_000_000;
 
 /// Parts of the window: it covers 4.2 to 4.8 seconds.
 const SLOTS: usize = 8;
+
+/// The window at its longest, in nanoseconds.
+const WINDOW_NS: u64 = SLOTS as u64 * SLOT_NS;
 
 /// What the account and the price are subject to: the knobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +87,15 @@ impl Terms {
         let granules = self.block_pages.div_ceil(self.granule()).max(1);
 
         self.price().saturating_mul(granules)
+    }
+
+    /// Pages reused within a window that show a cycle.
+    fn cycle(&self) -> u64 {
+        let cheap = self.inflow(WINDOW_NS) / CHEAP / self.price();
+
+        self.granule()
+            .saturating_mul(cheap.max(2))
+            .max(self.cycle_pages)
     }
 
     /// What flows in within a time.
@@ -350,9 +367,7 @@ impl Pacing {
 
     /// Whether the reuse within the window shows a cycle.
     fn cycles(&self, terms: &Terms) -> bool {
-        let reused = self.reused();
-
-        reused >= 2 && reused.saturating_mul(terms.granule()) >= terms.cycle_pages
+        self.reused().saturating_mul(terms.granule()) >= terms.cycle()
     }
 
     fn decide(&mut self, look: &Look, terms: &Terms) -> Decision {

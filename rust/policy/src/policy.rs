@@ -54,9 +54,13 @@ pub const TRICKLE_MS: u32 = 2000;
 /// lists, and keeps other blocks from merging.
 pub const FOLLOW_UP_MS: u32 = 100;
 
-/// How long after it has drained the per-CPU lists the thread may do so to follow up, in
+/// How long after it has drained the per-CPU lists to follow up the thread may do so again, in
 /// milliseconds: a guest that frees much all the time has use for them.
 pub const DRAIN_MS: u32 = 1000;
+
+/// What was hinted since then, in KiB, that makes it worth it at once. In a large guest the lists
+/// hold tens of MiB of what a burst frees.
+pub const DRAIN_KB: u64 = 64 * 1024;
 
 /// A knob that takes a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
