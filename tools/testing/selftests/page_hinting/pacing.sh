@@ -73,6 +73,22 @@ test_a_burst_is_hinted_at_once() {
 		fail "only $(get stats/hinted_kb) of $want KiB were hinted half a second after a burst"
 }
 
+# What was used again is worth less than a quarter of the budget, 12 ms at 10 permille;
+# the guest may be slow, so it has four times that. Nothing is kept back for it.
+test_a_burst_goes_at_once_after_little_reuse() {
+	local most n=0
+
+	settle 40 || return
+	while [ $n -lt 3 ]; do
+		memhog -t 24 && sleep 0.3 || return
+		n=$((n + 1))
+	done
+	memhog -t $MIB && sleep 0.5 || return
+	most=$(($(dma_kb) + 8192))
+	[ "$(get stats/backlog_kb)" -le $most ] ||
+		fail "$(get stats/backlog_kb) KiB are held back of a burst, expected $most at most"
+}
+
 # It does not wait until no more is held back, which takes longer than it may.
 test_flush_is_not_paced() {
 	local most
@@ -124,6 +140,7 @@ run_tests \
 	test_a_cycle_is_left_alone \
 	test_idle_is_hinted \
 	test_a_burst_is_hinted_at_once \
+	test_a_burst_goes_at_once_after_little_reuse \
 	test_flush_is_not_paced \
 	test_the_price_is_measured \
 	test_an_idle_guest_is_left_in_peace
