@@ -29,7 +29,10 @@ export PAGE_HINTING_SET_UP=1
 use_toolchain
 run "$root/scripts/build-lab.sh"
 case ,${WHAT:-all}, in
-*,all,* | *,latency,* | *,footprint,*) run "$root/scripts/bench-tools.sh" ;;
+*,all,* | *,latency,* | *,footprint,* | *,orders,*) run "$root/scripts/bench-tools.sh" ;;
+esac
+case ,${WHAT:-all}, in
+*,model,*) run "$root/scripts/sim.sh" --help >/dev/null ;;
 esac
 # A part that there is not is better told before kernels are built.
 run "$root/out/lab" bench "${arguments[@]}" --help >/dev/null
@@ -51,4 +54,5 @@ run "$root/out/lab" bench "${arguments[@]}" \
 	--module "$module" --selftests "$root/out/selftests" --tools "$root/out/bench-tools" \
 	--bench "$out/release/alloc_bench/page_hinting_alloc_bench.ko" \
 	--base-bench "$out/base/alloc_bench/page_hinting_alloc_bench.ko" \
-	--plugin "$out/count.so" --objdump "llvm-objdump$llvm" "$@"
+	--plugin "$out/count.so" --objdump "llvm-objdump$llvm" \
+	--sim "$root/out/cargo/release/sim" "$@"

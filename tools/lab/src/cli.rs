@@ -382,7 +382,10 @@ pub struct BenchArgs {
     /// Static busybox to put into the guests
     #[arg(long, value_name = "FILE", default_value = "/bin/busybox")]
     pub busybox: PathBuf,
-    /// Parts to run, separated by commas; "all" is all there are
+    /// The simulator, for the part "model"
+    #[arg(long, value_name = "PROGRAM", default_value = "out/cargo/release/sim")]
+    pub sim: PathBuf,
+    /// Parts to run, separated by commas; "all" is all but "orders" and "model"
     #[arg(
         long,
         value_name = "PART",

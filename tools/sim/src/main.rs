@@ -15,7 +15,7 @@ mod report;
 mod trace;
 mod workload;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use cli::{Cli, Command, CommonArgs, FleetArgs, GuestArgs, ReplayArgs};
 use guest::{Host, SECOND, Workload};
@@ -136,7 +136,12 @@ fn guest(args: &GuestArgs) -> Result<()> {
 }
 
 fn replay(args: &ReplayArgs) -> Result<()> {
-    let host = host(&args.common);
+    // What touching and freeing takes is in the recording.
+    let host = Host {
+        touch_ns: 0,
+        free_ns: 0,
+        ..host(&args.common)
+    };
     let mut rows = Vec::new();
 
     for path in &args.traces {
@@ -148,6 +153,15 @@ fn replay(args: &ReplayArgs) -> Result<()> {
             .unwrap_or(path.as_os_str())
             .to_string_lossy();
         let recorded: u64 = trace.hinted.values().sum();
+        let zones = args
+            .mem
+            .map_or_else(|| vec![trace.granules()], report::zones);
+
+        ensure!(
+            zones.iter().sum::<u64>() >= trace.granules(),
+            "{name} needs {} MiB, more than --mem leaves for it",
+            trace.granules() * memory::GRANULE_KB / 1024
+        );
 
         println!(
             "{name}: {:.1} s, {} MiB in use at most; {} MiB were hinted in the recording",
@@ -157,7 +171,7 @@ fn replay(args: &ReplayArgs) -> Result<()> {
         );
         let case = Case {
             name: name.into_owned(),
-            zones: vec![trace.granules()],
+            zones,
             until: trace.end_ns() + args.after_s * SECOND + 1,
             workload: &|| trace.workload(),
         };

@@ -29,6 +29,12 @@ pub struct Row {
     pub of_time: f64,
     pub of_busy: f64,
     pub hinted_gib: f64,
+    /// Offline memory that was used, its first use included.
+    pub reused_gib: f64,
+    /// The most that was in use at a time, and what the host had on average: of the latter is
+    /// also what was free and not with the host.
+    pub peak_mib: f64,
+    pub resident_mib: f64,
     /// Seconds from the last free of more than a granule until that share of it was returned for
     /// good. Only if the workload was done well before the end.
     pub returned_s: [Option<f64>; 3],
@@ -54,10 +60,19 @@ pub fn zones(size_mib: u64) -> Vec<u64> {
 /// What is kept, from when on.
 type Kept = Vec<(u64, u64)>;
 
-fn run_one(host: &Host, case: &Case<'_>, kind: Kind) -> (guest::Outcome, Kept) {
+/// What else was seen of a run: the most granules that were in use, and the integral over time of
+/// those that were not Offline.
+#[derive(Clone, Copy, Debug, Default)]
+struct Resident {
+    peak: u64,
+    ns: u128,
+}
+
+fn run_one(host: &Host, case: &Case<'_>, kind: Kind) -> (guest::Outcome, Kept, Resident) {
     let mut memory = Memory::offline(&case.zones);
     let mut hinter = kind.build(host);
     let mut kept = Kept::new();
+    let mut resident = Resident::default();
 
     let outcome = guest::run(
         host,
@@ -65,14 +80,16 @@ fn run_one(host: &Host, case: &Case<'_>, kind: Kind) -> (guest::Outcome, Kept) {
         &mut *hinter,
         &mut *(case.workload)(),
         case.until,
-        &mut |from, _, memory| {
+        &mut |from, to, memory| {
             let now = memory.free() - memory.offline_now();
+            resident.peak = resident.peak.max(memory.used());
+            resident.ns += u128::from(to - from) * u128::from(memory.used() + now);
             if kept.last().is_none_or(|last| last.1 != now) {
                 kept.push((from, now));
             }
         },
     );
-    (outcome, kept)
+    (outcome, kept, resident)
 }
 
 /// How long after `freed` no more than a share was kept of the `most` there was.
@@ -89,12 +106,12 @@ fn until_kept(kept: &Kept, freed: u64, most: u64, share: f64) -> Option<f64> {
 /// Runs a workload under hinters.
 pub fn compare(host: &Host, case: &Case<'_>, kinds: &[Kind]) -> Vec<Row> {
     let gib_s = |ns: u128| ns as f64 / SECOND as f64 / mib(1024) as f64;
-    let (off, _) = run_one(host, case, Kind::Off);
+    let (off, ..) = run_one(host, case, Kind::Off);
 
     kinds
         .iter()
         .map(|kind| {
-            let (out, kept) = run_one(host, case, *kind);
+            let (out, kept, resident) = run_one(host, case, *kind);
             let reuse_ns = out.reuse_ns.saturating_sub(off.reuse_ns) as f64;
             let could = (off.free_ns - off.offline_ns) as f64 / off.free_ns as f64;
             let does = (out.free_ns - out.offline_ns) as f64 / out.free_ns as f64;
@@ -113,6 +130,9 @@ pub fn compare(host: &Host, case: &Case<'_>, kinds: &[Kind]) -> Vec<Row> {
                 of_time: reuse_ns / case.until as f64,
                 of_busy: reuse_ns / out.busy_ns.saturating_sub(out.reuse_ns).max(1) as f64,
                 hinted_gib: out.hinted as f64 / mib(1024) as f64,
+                reused_gib: out.reused as f64 / mib(1024) as f64,
+                peak_mib: resident.peak as f64 / mib(1024) as f64 * 1024.0,
+                resident_mib: gib_s(resident.ns) * 1024.0 / (case.until as f64 / SECOND as f64),
                 returned_s: SHARES.map(back),
             }
         })

@@ -177,14 +177,16 @@ impl Trace {
         self.steps().2
     }
 
-    /// A workload that does what was recorded, at the times of the recording or, where reuse makes
-    /// it slower, as soon as it can.
+    /// A workload that does what was recorded, at the times of the recording, and later by what
+    /// reuse has cost it so far.
     pub fn workload(&self) -> Box<dyn Workload> {
         let (steps, before, _) = self.steps();
         let mut ops = vec![Op::Allocate(0, before)];
+        let mut last = 0;
 
         for (at, granules) in steps {
-            ops.push(Op::Until(at));
+            ops.push(Op::Wait(at - last));
+            last = at;
             ops.push(match granules {
                 1.. => Op::Allocate(0, granules as u64),
                 _ => Op::Free(0, granules.unsigned_abs()),
@@ -232,11 +234,11 @@ mod tests {
             ops,
             [
                 Op::Allocate(0, 256),
-                Op::Until(1_000 * MS),
+                Op::Wait(1_000 * MS),
                 Op::Free(0, 256),
-                Op::Until(2_000 * MS),
+                Op::Wait(1_000 * MS),
                 Op::Allocate(0, 32),
-                Op::Until(2_500 * MS),
+                Op::Wait(500 * MS),
                 Op::Allocate(0, 1),
             ]
         );

@@ -36,7 +36,7 @@ pub enum Config {
 }
 
 const BALLOON_DRIVER: &str = "/sys/bus/virtio/drivers/virtio_balloon";
-const SYSFS: &str = "/sys/kernel/mm/page_hinting";
+pub const SYSFS: &str = "/sys/kernel/mm/page_hinting";
 const REPORTING_DELAY: &str = "/sys/module/page_reporting/parameters/page_reporting_delay_ms";
 
 impl Config {

@@ -3,7 +3,7 @@
 //! The host memory that a guest holds while it builds something, and afterwards.
 
 use super::chart::{self, Axis, Chart, Curve};
-use super::config::{Config, in_turn};
+use super::config::{Config, SYSFS, in_turn};
 use super::guest::{Boot, Subject, initramfs};
 use super::report::Picture;
 use super::result::{Measured, Record, Results, Series};
@@ -94,10 +94,12 @@ const SAMPLES: usize = 600;
 
 /// A run: who hints from which order on, on which host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Setting {
-    config: Config,
-    order: u32,
-    thp: bool,
+pub struct Setting {
+    pub config: Config,
+    pub order: u32,
+    pub thp: bool,
+    /// `host_granule_kb`, if the module is told one.
+    pub granule_kb: Option<u32>,
 }
 
 impl Setting {
@@ -124,10 +126,16 @@ fn settings(quick: bool) -> Vec<Setting> {
             config: Config::Off,
             order: ORDERS[0],
             thp,
+            granule_kb: None,
         });
         for order in ORDERS {
             for config in [Config::Upstream2000, Config::PageHinting] {
-                settings.push(Setting { config, order, thp });
+                settings.push(Setting {
+                    config,
+                    order,
+                    thp,
+                    granule_kb: None,
+                });
             }
         }
     }
@@ -160,35 +168,50 @@ const OBJECTS: [&str; 20] = [
 const QUICK: usize = 8;
 
 /// How the guest spends its time.
-struct Plan {
+pub struct Plan {
     /// What make is to make.
     targets: String,
     /// Pauses after the build, after make clean, and after the caches were dropped.
     pauses: [Duration; 3],
 }
 
+impl Plan {
+    pub fn new(quick: bool) -> Self {
+        let (objects, pauses) = match quick {
+            false => (&OBJECTS[..], [4, 4, 14]),
+            true => (&OBJECTS[..QUICK], [2, 2, 5]),
+        };
+        Plan {
+            targets: objects.join(" "),
+            pauses: pauses.map(Duration::from_secs),
+        }
+    }
+}
+
 /// What was seen of a run.
 #[derive(Debug, Clone, Default, PartialEq)]
-struct Seen {
-    integral_gib_min: f64,
+pub struct Seen {
+    pub integral_gib_min: f64,
     peak_mib: f64,
     end_mib: f64,
-    end_free_mib: f64,
-    build_s: f64,
+    pub end_free_mib: f64,
+    pub build_s: f64,
     guest_cpu_s: f64,
     host_cpu_s: f64,
-    host_system_s: f64,
-    host_faults: f64,
+    pub host_system_s: f64,
+    pub host_faults: f64,
+    /// CPU time of who hints, and what the module has counted.
+    pub hinters_s: f64,
+    pub requests: f64,
+    pub hinted_mib: f64,
+    pub reused_mib: f64,
     /// Seconds and MiB, for the picture.
     course: Vec<(f64, f64)>,
 }
 
 fn run(ctx: &Ctx<'_>, measured: &mut Measured) -> Result<()> {
     let rounds = ctx.choose(2, 1);
-    let plan = Plan {
-        targets: ctx.choose(&OBJECTS[..], &OBJECTS[..QUICK]).join(" "),
-        pauses: ctx.choose([4, 4, 14], [2, 2, 5]).map(Duration::from_secs),
-    };
+    let plan = Plan::new(ctx.quick);
     let settings = settings(ctx.quick);
     let versions = ctx.args.tools.join("versions");
     let versions = fs::read_to_string(&versions).with_context(|| versions.display().to_string())?;
@@ -208,7 +231,13 @@ fn run(ctx: &Ctx<'_>, measured: &mut Measured) -> Result<()> {
                 setting.case(),
                 round + 1
             ));
-            let one = boot_one(ctx, &plan, setting, round, &initramfs)?;
+            let log = format!(
+                "footprint-{}-{}{}-{round}",
+                setting.config,
+                setting.order,
+                if setting.thp { "" } else { "-nothp" }
+            );
+            let one = boot_one(ctx, &plan, setting, &log, &initramfs)?;
             seen.entry(setting).or_default().push(one);
         }
         Ok(())
@@ -217,19 +246,14 @@ fn run(ctx: &Ctx<'_>, measured: &mut Measured) -> Result<()> {
     outcome
 }
 
-fn boot_one(
+/// Boots a guest for it, with a log of that name.
+pub fn boot_one(
     ctx: &Ctx<'_>,
     plan: &Plan,
     setting: Setting,
-    round: u32,
+    name: &str,
     initramfs: &[u8],
 ) -> Result<Seen> {
-    let name = format!(
-        "footprint-{}-{}{}-{round}",
-        setting.config,
-        setting.order,
-        if setting.thp { "" } else { "-nothp" }
-    );
     let archive = ctx.args.tools.join("build.tar");
     let disk = File::open(&archive).with_context(|| archive.display().to_string())?;
     let mut subject = Subject::boot(
@@ -239,7 +263,7 @@ fn boot_one(
             kernel_args: &setting.kernel_args(),
             huge_pages: setting.thp,
             disk: Some(&disk),
-            ..Boot::plain(&name, initramfs, MEM_MIB)
+            ..Boot::plain(name, initramfs, MEM_MIB)
         },
     )?;
     let seen = subject.with(|subject| measure(subject, plan, setting))?;
@@ -251,11 +275,13 @@ fn measure(subject: &mut Subject, plan: &Plan, setting: Setting) -> Result<Seen>
     subject.enter(setting.config)?;
     if setting.config == Config::PageHinting {
         let order = setting.order;
-        subject.call(&format!(
-            "echo {order} > /sys/kernel/mm/page_hinting/min_order"
-        ))?;
+        subject.call(&format!("echo {order} > {SYSFS}/min_order"))?;
+        if let Some(kb) = setting.granule_kb {
+            subject.call(&format!("echo {kb} > {SYSFS}/host_granule_kb"))?;
+        }
     }
     let busy = subject.busy()?;
+    let hinters = subject.hinters()?;
     let host = subject.host()?;
     let sampler = Sampler::start(Probe::new(subject.guest.pid(), MEM_MIB * 1024)?)?;
     subject.call("mkdir /tmp/root && tar -C /tmp/root -xf /dev/vda")?;
@@ -283,6 +309,17 @@ fn measure(subject: &mut Subject, plan: &Plan, setting: Setting) -> Result<Seen>
     let (samples, _) = sampler.stop(Duration::ZERO)?;
     let used = subject.host()?.since(&host);
     let busy = subject.busy()? - busy;
+    // A kworker may have gone.
+    let hinters = subject.hinters()?.saturating_sub(hinters);
+    let stat = match setting.config {
+        Config::PageHinting => Some(subject.guest.port.state(subject.limit)?),
+        _ => None,
+    };
+    let stat = |name| {
+        stat.as_ref()
+            .and_then(|state| state.stat(name))
+            .unwrap_or(0)
+    };
     let free_kb = free_kb(&subject.call("cat /proc/meminfo")?)?;
     let not_free_kb = MEM_MIB * 1024 - free_kb;
     let peak_kb = samples.iter().map(|sample| sample.ram_kb).max();
@@ -296,6 +333,10 @@ fn measure(subject: &mut Subject, plan: &Plan, setting: Setting) -> Result<Seen>
         host_cpu_s: used.cpu_s(),
         host_system_s: used.system_s,
         host_faults: used.faults as f64,
+        hinters_s: hinters.as_secs_f64(),
+        requests: stat("requests") as f64,
+        hinted_mib: mib(stat("hinted_kb")),
+        reused_mib: mib(stat("reused_kb")),
         course: course(&samples),
     })
 }
