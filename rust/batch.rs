@@ -181,6 +181,8 @@ pub(crate) struct Free {
     pub(crate) backlog_min: u64,
     /// All of it, and what is isolated, in pages.
     pub(crate) total: u64,
+    /// Pages that the guest has, free or not.
+    pub(crate) managed: u64,
 }
 
 impl Free {
@@ -193,6 +195,7 @@ impl Free {
             let room = info.room();
             let low = zone.take_low();
 
+            free.managed = free.managed.saturating_add(room.managed);
             free.total = free.total.saturating_add(room.isolated);
             for area in info.unhinted(plan.min_order) {
                 if room.fits(plan.batch, area.order) {

@@ -150,6 +150,8 @@ struct Turns {
     price: Price,
     /// Pages handed to the host since the thread started.
     submitted: u64,
+    /// Pages that the guest has.
+    managed: u64,
     /// When it last looked for what is below the watermark.
     looked: Instant<Monotonic>,
     /// It hands over what there is.
@@ -160,8 +162,9 @@ struct Turns {
     largest: bool,
     /// It was the watermark that had it begin, if not with its first blocks.
     told: bool,
-    /// Since when there may be a rest of what the watermark has told.
-    follow_up: Option<Instant<Monotonic>>,
+    /// Since when there may be a rest of what the watermark has told, and after how many
+    /// milliseconds to look for it.
+    follow_up: Option<(Instant<Monotonic>, u32)>,
     /// Enough for the watermark is there in smaller blocks, which wait for that. Each block that is
     /// freed would wake the thread for them.
     smaller: bool,
@@ -184,6 +187,7 @@ impl Turns {
             paced_orders: (0, 0),
             price: Price::new(),
             submitted: 0,
+            managed: 0,
             looked: Instant::now(),
             hinting: false,
             found: false,
@@ -206,7 +210,7 @@ impl Turns {
         // Taken, so that it does not go on by itself for ever.
         let follows = self
             .follow_up
-            .take_if(|since| is_over(since, policy::FOLLOW_UP_MS))
+            .take_if(|(since, ms)| is_over(since, *ms))
             .is_some();
         let rest = if follows && self.smaller {
             // There were enough that waited: more may be on the way.
@@ -251,9 +255,8 @@ impl Turns {
         if state.has_device() && (knobs.enabled() || flush.is_some()) {
             if rested && !self.hinting {
                 self.rest(&knobs);
-            } else if rest == Rest::Once && !self.hinting && self.may_drain() {
-                zone::drain();
-                self.drained = Some((Instant::now(), self.submitted));
+            } else if rest == Rest::Once && !self.hinting {
+                self.drain();
             }
 
             let plan = Plan::new(&knobs, &state);
@@ -295,10 +298,8 @@ impl Turns {
             return None;
         }
         self.notice(shared, &state);
-        if let Some(since) = self.follow_up {
-            let passed = u32::try_from(since.elapsed().as_millis()).unwrap_or(u32::MAX);
-
-            again_ms = again_ms.min(policy::FOLLOW_UP_MS.saturating_sub(passed).max(1));
+        if let Some(left_ms) = self.follow_up_left_ms() {
+            again_ms = again_ms.min(left_ms.max(1));
         }
         Some(if state.in_flight() {
             policy::STALL_CHECK_MS.min(again_ms)
@@ -322,6 +323,7 @@ impl Turns {
         let order = knobs.granule_order();
         let price_ns = self.price.ns(order);
 
+        self.managed = free.managed;
         // Numbers of other blocks can't be compared with those before.
         if self.paced_orders != (order, plan.min_order()) {
             self.paced_orders = (order, plan.min_order());
@@ -362,18 +364,39 @@ impl Turns {
         }
     }
 
-    /// Whether the per-CPU lists may be drained to follow up.
-    fn may_drain(&self) -> bool {
-        self.drained
-            .is_none_or(|(since, _)| is_over(&since, policy::DRAIN_MS))
-            || self.is_much()
+    /// Has it look for a rest after so long, if it is not to sooner.
+    fn follow_up_in(&mut self, ms: u32) {
+        if self.follow_up_left_ms().is_none_or(|left_ms| left_ms > ms) {
+            self.follow_up = Some((Instant::now(), ms));
+        }
     }
 
-    /// Whether much was handed over since they were.
+    fn follow_up_left_ms(&self) -> Option<u32> {
+        self.follow_up.map(|(since, ms)| {
+            ms.saturating_sub(u32::try_from(since.elapsed().as_millis()).unwrap_or(u32::MAX))
+        })
+    }
+
+    /// Drains the per-CPU lists to follow up: now, or if they were a moment ago a moment later.
+    fn drain(&mut self) {
+        let passed_ms = self.drained.map_or(u32::MAX, |(since, _)| {
+            u32::try_from(since.elapsed().as_millis()).unwrap_or(u32::MAX)
+        });
+
+        if passed_ms >= policy::DRAIN_MS || self.is_much() {
+            zone::drain();
+            self.drained = Some((Instant::now(), self.submitted));
+        } else {
+            self.follow_up_in(policy::DRAIN_MS - passed_ms);
+        }
+    }
+
+    /// Whether so much was handed over since they were that it is worth it in any case.
     fn is_much(&self) -> bool {
         let (_, submitted) = self.drained.unwrap_or((self.started, 0));
+        let much = (self.managed / policy::MUCH_PART).max(kb_to_pages(policy::MUCH_KB));
 
-        self.submitted - submitted >= kb_to_pages(policy::DRAIN_KB)
+        self.submitted.saturating_sub(submitted) >= much
     }
 
     /// Hands over what there is to hint, if it is time to. [`None`] if it is not.
@@ -403,7 +426,7 @@ impl Turns {
             self.told = !all || rest == Rest::Again;
             self.smaller = !self.hinting && enough && plan.is_any();
             if self.smaller || (self.hinting && self.largest) {
-                self.follow_up.get_or_insert_with(Instant::now);
+                self.follow_up_in(policy::FOLLOW_UP_MS);
             }
         }
         if !self.hinting {
@@ -430,8 +453,10 @@ impl Turns {
             // What was not tried may be had by the next look; nor does one that finds nothing
             // make it worth to be woken again.
             self.vain = (self.vain || enough) && !self.found && !self.paced && pass != Pass::Held;
-            if self.found && (self.told || self.is_much()) {
-                self.follow_up.get_or_insert_with(Instant::now);
+            if self.found && self.is_much() {
+                self.follow_up_in(policy::DRAIN_SOON_MS);
+            } else if self.found && self.told {
+                self.follow_up_in(policy::FOLLOW_UP_MS);
             }
             if self.found || flush.is_some() {
                 self.looked = Instant::now();

@@ -40,6 +40,9 @@ pub const CYCLE_KB: u64 = 16 * 1024;
 /// What is cheaper is not worth keeping memory back: it can go on like that for ever.
 const CHEAP: u64 = 4;
 
+/// Times [`CYCLE_KB`] that are a cycle however cheap they are: the price may be wrong.
+const CYCLE_MOST: u64 = 8;
+
 /// For how long free memory must not have fallen before it is hinted in debt, in nanoseconds.
 ///
 /// A slow cycle would use it again. It gets more for its money if the debt is repaid and then all
@@ -94,8 +97,10 @@ impl Terms {
         let cheap = self.inflow(WINDOW_NS) / CHEAP / self.price();
 
         self.granule()
-            .saturating_mul(cheap.max(2))
+            .saturating_mul(cheap)
+            .min(self.cycle_pages.saturating_mul(CYCLE_MOST))
             .max(self.cycle_pages)
+            .max(self.granule().saturating_mul(2))
     }
 
     /// What flows in within a time.

@@ -279,19 +279,22 @@ fn without_a_budget_all_is_hinted_and_nothing_kept() {
     assert_eq!(guest.pacing.balance_ns(), 600 * MS as i64);
 }
 
-/// Nor is what costs less than a quarter of 4.8 s of inflow: 12 ms, 16 granules at this price.
+/// Nor is what costs less than a quarter of 4.8 s of inflow, 12 ms, unless it is eight times as
+/// much, whatever it costs.
 #[test]
 fn less_than_the_watermark_or_what_is_cheap_is_no_cycle() {
-    const DEAR: u64 = 2 * TERMS.price_ns;
-
     for (price_ns, granules, cycle) in [
         (TERMS.price_ns, 1, false),
         (TERMS.price_ns, 15, false),
         (TERMS.price_ns, 16, true),
-        (DEAR, 7, false),
-        (DEAR, 8, true),
+        (4 * TERMS.price_ns, 7, false),
+        (4 * TERMS.price_ns, 8, true),
         (TERMS.price_ns / 2, 31, false),
         (TERMS.price_ns / 2, 32, true),
+        (TERMS.price_ns / 8, 63, false),
+        (TERMS.price_ns / 8, 64, true),
+        (0, 63, false),
+        (0, 64, true),
     ] {
         let mut guest = Guest::new(Terms { price_ns, ..TERMS }, SIZE);
 
@@ -309,11 +312,12 @@ fn less_than_the_watermark_or_what_is_cheap_is_no_cycle() {
 
 #[test]
 fn one_large_granule_is_no_cycle() {
+    // One granule is more than any amount that is a cycle, and dearer than what is cheap.
     let terms = Terms {
         granule_pages: 512 * GRANULE,
+        price_ns: 20_000_000,
         ..TERMS
     };
-    let mut pacing = Pacing::new();
     let look = |now_ns, reused, hinted, backlog| Look {
         now_ns,
         reused,
@@ -323,13 +327,14 @@ fn one_large_granule_is_no_cycle() {
         backlog_min: 0,
     };
 
-    pacing.look(&look(0, 0, 0, 0), &terms);
-    pacing.look(&look(SECOND, 0, 1 << 20, 0), &terms);
-    assert!(
-        !pacing
-            .look(&look(2 * SECOND, 1, 1 << 20, 5000), &terms)
-            .paced
-    );
+    for (granules, cycle) in [(1, false), (2, true)] {
+        let mut pacing = Pacing::new();
+
+        pacing.look(&look(0, 0, 0, 0), &terms);
+        pacing.look(&look(SECOND, 0, 1 << 20, 0), &terms);
+        let decision = pacing.look(&look(2 * SECOND, granules, 1 << 20, 5000), &terms);
+        assert_eq!(decision.paced, cycle, "{granules}");
+    }
 }
 
 #[test]
@@ -487,13 +492,15 @@ proptest! {
     /// its use fit into the window.
     #[test]
     fn a_cycle_is_recognised_after_its_first_reuse(
-        granules in 16..=SIZE, busy_ms in 8..1000u64, gap_ms in 0..2000u64,
+        granules in 16..=400u64, busy_ms in 8..1000u64, gap_ms in 0..2000u64,
         rounds in 2..30,
     ) {
         let mut guest = Guest::new(TERMS, SIZE);
 
         for round in 0..rounds {
             guest.cycle(granules, busy_ms, gap_ms);
+            // It is not debt that holds it back.
+            prop_assert!(guest.pacing.balance_ns() >= 0);
             let reuses = if round == 0 { 0 } else { 1 };
             prop_assert!(guest.cost_ns <= reuses * granules * TERMS.price_ns, "{}", round);
         }

@@ -71,6 +71,9 @@ pub struct ReplayArgs {
     /// The guest's memory in MiB [default: as much as a trace needs]
     #[arg(long, value_name = "MIB", value_parser = value_parser!(u64).range(256..=1 << 24))]
     pub mem: Option<u64>,
+    /// How long to run, in milliseconds, and no longer [default: --after-s past a trace's end]
+    #[arg(long, value_name = "MS", value_parser = value_parser!(u64).range(1..))]
+    pub for_ms: Option<u64>,
     /// How long to go on after the end of a trace, in seconds
     #[arg(long, default_value_t = 10, value_parser = value_parser!(u64).range(0..=86400))]
     pub after_s: u64,

@@ -79,6 +79,8 @@ pub struct Outcome {
     pub reuse_ns: u64,
     /// What it did not get.
     pub denied: u64,
+    /// It has nothing more to do.
+    pub done: bool,
     /// When the workload last freed more than a granule, and how much it was: all
     /// frees that are less than half a second apart.
     pub freed_ns: u64,
@@ -117,7 +119,10 @@ pub fn run(
             continue;
         }
         work = match workload.next(now) {
-            None => u64::MAX,
+            None => {
+                out.done = true;
+                u64::MAX
+            }
             Some(Op::Wait(ns)) => now + ns,
             Some(Op::Until(then)) => then.max(now),
             Some(Op::Allocate(object, granules)) => {

@@ -5,7 +5,9 @@
 use crate::guest::{Host, MS};
 use crate::memory::{GRANULE_PAGES, Memory, mib};
 use page_hinting_policy::pacing::{CYCLE_KB, Decision, Look, Pacing, Terms};
-use page_hinting_policy::{FOLLOW_UP_MS, Knob, Knobs, TRICKLE_MS};
+use page_hinting_policy::{
+    DRAIN_MS, DRAIN_SOON_MS, FOLLOW_UP_MS, Knob, Knobs, MUCH_KB, MUCH_PART, TRICKLE_MS,
+};
 
 /// From the free that wakes a thread or a worker to its first look.
 const WAKE_NS: u64 = 50_000;
@@ -50,10 +52,13 @@ pub struct Module {
     rested: u64,
     /// It hints, whatever the watermark is, until there is nothing left.
     hinting: bool,
-    /// The watermark began that, and something was hinted: then there is a look soon after it.
+    /// The watermark began that; something was hinted. Then there is a look soon after it.
     is_due: bool,
-    follows: bool,
+    found: bool,
     follow_up: u64,
+    /// When the per-CPU lists, which are not modelled, would have been drained, and what had been
+    /// hinted by then.
+    drained: (u64, u64),
 }
 
 impl Module {
@@ -78,9 +83,17 @@ impl Module {
             rested: 0,
             hinting: false,
             is_due: false,
-            follows: false,
+            found: false,
             follow_up: u64::MAX,
+            drained: (0, 0),
         }
+    }
+
+    /// Whether much was hinted since then.
+    fn is_much(&self, memory: &Memory) -> bool {
+        let managed = memory.free() + memory.used();
+
+        memory.hinted - self.drained.1 >= (managed / MUCH_PART).max(mib(MUCH_KB / 1024))
     }
 
     fn look(&mut self, now: u64, memory: &mut Memory) -> Decision {
@@ -128,6 +141,12 @@ impl Hinter for Module {
         let rest = now >= self.follow_up;
         if rest {
             self.follow_up = u64::MAX;
+            let drain = self.drained.0 + u64::from(DRAIN_MS) * MS;
+            if now >= drain || self.is_much(memory) {
+                self.drained = (now, memory.hinted);
+            } else {
+                self.follow_up = drain;
+            }
         }
         if !self.hinting {
             // While it is paced, what is decided takes the place of the watermark.
@@ -137,7 +156,7 @@ impl Hinter for Module {
                 .any(|zone| zone.unhinted >= self.watermark);
             let all = decision.paced || rested || rest;
             self.hinting = all || is_due;
-            self.follows = false;
+            self.found = false;
             self.is_due = is_due && !all;
             if self.is_due {
                 self.follow_up = self.follow_up.min(now + follow_up);
@@ -149,12 +168,14 @@ impl Hinter for Module {
             if taken != 0 {
                 self.out = true;
                 self.armed = false;
-                self.follows = self.is_due;
+                self.found = true;
                 self.due = now + self.host.hint_ns(taken);
                 return;
             }
             self.hinting = false;
-            if self.follows {
+            if self.found && self.is_much(memory) {
+                self.follow_up = self.follow_up.min(now + u64::from(DRAIN_SOON_MS) * MS);
+            } else if self.found && self.is_due {
                 self.follow_up = self.follow_up.min(now + follow_up);
             }
         }

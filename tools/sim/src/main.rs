@@ -18,7 +18,7 @@ mod workload;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use cli::{Cli, Command, CommonArgs, FleetArgs, GuestArgs, ReplayArgs};
-use guest::{Host, SECOND, Workload};
+use guest::{Host, MS, SECOND, Workload};
 use hinter::Kind;
 use report::{Case, Row};
 use serde::Serialize;
@@ -35,11 +35,11 @@ fn main() -> Result<()> {
     }
 }
 
-fn host(args: &CommonArgs) -> Host {
+fn host(args: &CommonArgs, base: &Host) -> Host {
     let host = Host {
         reuse_ns: args.reuse_us * 1000,
         stated_price_ns: args.price_us * 1000,
-        ..Host::TCG
+        ..*base
     };
 
     println!(
@@ -74,7 +74,7 @@ fn show(args: &CommonArgs, name: &str, rows: &[Row]) -> Result<()> {
 
 fn guest(args: &GuestArgs) -> Result<()> {
     type Make = Box<dyn Fn() -> Box<dyn Workload>>;
-    let host = host(&args.common);
+    let host = host(&args.common, &Host::TCG);
     let seed = args.common.seed;
     let mut cases: Vec<(String, u64, u64, Make)> = vec![
         (
@@ -137,11 +137,12 @@ fn guest(args: &GuestArgs) -> Result<()> {
 
 fn replay(args: &ReplayArgs) -> Result<()> {
     // What touching and freeing takes is in the recording.
-    let host = Host {
+    let recorded = Host {
         touch_ns: 0,
         free_ns: 0,
-        ..host(&args.common)
+        ..Host::TCG
     };
+    let host = host(&args.common, &recorded);
     let mut rows = Vec::new();
 
     for path in &args.traces {
@@ -172,10 +173,19 @@ fn replay(args: &ReplayArgs) -> Result<()> {
         let case = Case {
             name: name.into_owned(),
             zones,
-            until: trace.end_ns() + args.after_s * SECOND + 1,
+            until: args
+                .for_ms
+                .map_or_else(|| trace.end_ns() + args.after_s * SECOND + 1, |ms| ms * MS),
             workload: &|| trace.workload(),
         };
         rows.extend(report::compare(&host, &case, &Kind::ALL));
+    }
+    let late = rows.iter().filter(|row| !row.done).count();
+    if late != 0 && args.for_ms.is_none() {
+        println!(
+            "In {late} of {} rows the workload was not done at the end: they have less of it",
+            rows.len()
+        );
     }
     show(&args.common, "replay", &rows)
 }
@@ -191,7 +201,7 @@ struct Fleets<'a> {
 }
 
 fn fleet(args: &FleetArgs) -> Result<()> {
-    let host = host(&args.common);
+    let host = host(&args.common, &Host::TCG);
     let config = fleet::Config {
         guests: args.guests,
         hours: args.hours,

@@ -25,9 +25,12 @@ pub struct Row {
     pub returned_share: f64,
     /// What reuse cost beyond the first use of memory, in milliseconds.
     pub reuse_ms: f64,
-    /// Of the time that passed, and of the time in which the workload touched or freed memory.
+    /// Of the time that passed, and of the time in which the workload touched or freed memory; of
+    /// a recording it is not known which that is.
     pub of_time: f64,
-    pub of_busy: f64,
+    pub of_busy: Option<f64>,
+    /// The workload was done before the end.
+    pub done: bool,
     pub hinted_gib: f64,
     /// Offline memory that was used, its first use included.
     pub reused_gib: f64,
@@ -128,7 +131,11 @@ pub fn compare(host: &Host, case: &Case<'_>, kinds: &[Kind]) -> Vec<Row> {
                 returned_share: if could > 0.0 { 1.0 - does / could } else { 0.0 },
                 reuse_ms: reuse_ns / MS as f64,
                 of_time: reuse_ns / case.until as f64,
-                of_busy: reuse_ns / out.busy_ns.saturating_sub(out.reuse_ns).max(1) as f64,
+                of_busy: match out.busy_ns.saturating_sub(out.reuse_ns) {
+                    0 => None,
+                    busy => Some(reuse_ns / busy as f64),
+                },
+                done: out.done,
                 hinted_gib: out.hinted as f64 / mib(1024) as f64,
                 reused_gib: out.reused as f64 / mib(1024) as f64,
                 peak_mib: resident.peak as f64 / mib(1024) as f64 * 1024.0,
@@ -161,7 +168,7 @@ pub fn table(rows: &[Row]) -> String {
             None => "-".into(),
         });
         text += &format!(
-            "{:<24} {:<24} {:>9.1} {:>6.1} % {:>7.0} ms {:>6.2} % {:>6.2} % {:>5.1} GiB   {} s\n",
+            "{:<24} {:<24} {:>9.1} {:>6.1} % {:>7.0} ms {:>6.2} % {:>8} {:>5.1} GiB   {} s\n",
             if row.workload == last {
                 ""
             } else {
@@ -172,7 +179,8 @@ pub fn table(rows: &[Row]) -> String {
             row.returned_share * 100.0,
             row.reuse_ms,
             row.of_time * 100.0,
-            row.of_busy * 100.0,
+            row.of_busy
+                .map_or("-".into(), |share| format!("{:.2} %", share * 100.0)),
             row.hinted_gib,
             times.join(", ")
         );
@@ -245,12 +253,9 @@ mod tests {
                 let paced = of(&rows, PACED);
                 let unpaced = of(&rows, UNPACED);
 
-                assert!(paced.of_busy <= 0.01, "{size} {gap_ms}: {}", paced.of_busy);
-                assert!(
-                    unpaced.of_busy > 0.2,
-                    "{size} {gap_ms}: {}",
-                    unpaced.of_busy
-                );
+                let [paced, unpaced] = [paced, unpaced].map(|row| row.of_busy.unwrap());
+                assert!(paced <= 0.01, "{size} {gap_ms}: {paced}");
+                assert!(unpaced > 0.2, "{size} {gap_ms}: {unpaced}");
             }
         }
     }
@@ -290,7 +295,7 @@ mod tests {
         let paced = of(&rows, PACED);
 
         assert!(paced.returned_share >= 0.95, "{paced:?}");
-        assert!(paced.of_busy <= 0.01, "{paced:?}");
+        assert!(paced.of_busy.unwrap() <= 0.01, "{paced:?}");
     }
 
     #[test]

@@ -108,6 +108,16 @@ impl Trace {
         let mut first = None;
 
         for (i, line) in text.lines().enumerate() {
+            // What was in a buffer first was overwritten.
+            if let Some(entries) = line.strip_prefix("# entries-in-buffer/entries-written:") {
+                let word = entries.split_whitespace().next().unwrap_or("");
+                let (kept, written) = word.split_once('/').unwrap_or_default();
+                ensure!(
+                    kept == written,
+                    "line {}: {kept} of {written} events are left: the buffer was too small",
+                    i + 1
+                );
+            }
             if line.starts_with('#') || line.starts_with("cpus=") || line.trim().is_empty() {
                 continue;
             }
@@ -203,6 +213,9 @@ mod tests {
 
     const FTRACE: &str = "\
 # tracer: nop
+#
+# entries-in-buffer/entries-written: 7/7   #P:2
+#
 #           TASK-PID     CPU#  |||||  TIMESTAMP  FUNCTION
           memhog-81      [001] .....    12.500000: mm_page_alloc: page=00000000c1 pfn=0x1200 order=9 migratetype=1 gfp_flags=GFP_TRANSHUGE
   kworker/0:1: x-9       [000] d..1.    12.501000: mm_page_alloc: page=00000000c2 pfn=0x1400 order=9 migratetype=1 gfp_flags=GFP_TRANSHUGE
@@ -255,6 +268,10 @@ mod tests {
             (" a-1 [000] ..... 1.0: mm_page_free: pfn=0x1\n", "no order"),
             (" a-1 [000] ..... 1.0: mm_page_free: order=64\n", "order=64"),
             ("CPU:0 [LOST 17 EVENTS]\n", "events were lost"),
+            (
+                "# entries-in-buffer/entries-written: 100/250   #P:2\n",
+                "100 of 250 events are left",
+            ),
         ] {
             let error = format!("{:#}", Trace::parse(text).unwrap_err());
             assert!(error.contains(why), "{text}: {error}");

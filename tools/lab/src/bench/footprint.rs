@@ -173,10 +173,12 @@ pub struct Plan {
     targets: String,
     /// Pauses after the build, after make clean, and after the caches were dropped.
     pauses: [Duration; 3],
+    /// Whether all that is free is hinted before, and what the module counts is wanted.
+    counts: bool,
 }
 
 impl Plan {
-    pub fn new(quick: bool) -> Self {
+    pub fn new(quick: bool, counts: bool) -> Self {
         let (objects, pauses) = match quick {
             false => (&OBJECTS[..], [4, 4, 14]),
             true => (&OBJECTS[..QUICK], [2, 2, 5]),
@@ -184,6 +186,7 @@ impl Plan {
         Plan {
             targets: objects.join(" "),
             pauses: pauses.map(Duration::from_secs),
+            counts,
         }
     }
 }
@@ -211,7 +214,7 @@ pub struct Seen {
 
 fn run(ctx: &Ctx<'_>, measured: &mut Measured) -> Result<()> {
     let rounds = ctx.choose(2, 1);
-    let plan = Plan::new(ctx.quick);
+    let plan = Plan::new(ctx.quick, false);
     let settings = settings(ctx.quick);
     let versions = ctx.args.tools.join("versions");
     let versions = fs::read_to_string(&versions).with_context(|| versions.display().to_string())?;
@@ -280,6 +283,10 @@ fn measure(subject: &mut Subject, plan: &Plan, setting: Setting) -> Result<Seen>
             subject.call(&format!("echo {kb} > {SYSFS}/host_granule_kb"))?;
         }
     }
+    if plan.counts && setting.config == Config::PageHinting {
+        subject.call(&format!("echo 1 > {SYSFS}/flush"))?;
+    }
+    let counted = counts(subject, plan, setting)?;
     let busy = subject.busy()?;
     let hinters = subject.hinters()?;
     let host = subject.host()?;
@@ -309,17 +316,10 @@ fn measure(subject: &mut Subject, plan: &Plan, setting: Setting) -> Result<Seen>
     let (samples, _) = sampler.stop(Duration::ZERO)?;
     let used = subject.host()?.since(&host);
     let busy = subject.busy()? - busy;
-    // A kworker may have gone.
-    let hinters = subject.hinters()?.saturating_sub(hinters);
-    let stat = match setting.config {
-        Config::PageHinting => Some(subject.guest.port.state(subject.limit)?),
-        _ => None,
-    };
-    let stat = |name| {
-        stat.as_ref()
-            .and_then(|state| state.stat(name))
-            .unwrap_or(0)
-    };
+    let hinters = subject.hinters()?.checked_sub(hinters);
+    let hinters = hinters.context("a kworker has gone with its CPU time")?;
+    let counted_then = counts(subject, plan, setting)?;
+    let counted = |i: usize| (counted_then[i] - counted[i]) as f64;
     let free_kb = free_kb(&subject.call("cat /proc/meminfo")?)?;
     let not_free_kb = MEM_MIB * 1024 - free_kb;
     let peak_kb = samples.iter().map(|sample| sample.ram_kb).max();
@@ -334,11 +334,28 @@ fn measure(subject: &mut Subject, plan: &Plan, setting: Setting) -> Result<Seen>
         host_system_s: used.system_s,
         host_faults: used.faults as f64,
         hinters_s: hinters.as_secs_f64(),
-        requests: stat("requests") as f64,
-        hinted_mib: mib(stat("hinted_kb")),
-        reused_mib: mib(stat("reused_kb")),
+        requests: counted(0),
+        hinted_mib: counted(1) / 1024.0,
+        reused_mib: counted(2) / 1024.0,
         course: course(&samples),
     })
+}
+
+/// What the module has counted: requests, and what was hinted and used again, in KiB.
+fn counts(subject: &mut Subject, plan: &Plan, setting: Setting) -> Result<[u64; 3]> {
+    if !plan.counts || setting.config != Config::PageHinting {
+        return Ok([0; 3]);
+    }
+    let state = subject.guest.port.state(subject.limit)?;
+    let mut counts = [0; 3];
+    for (count, name) in counts
+        .iter_mut()
+        .zip(["requests", "hinted_kb", "reused_kb"])
+    {
+        let value = state.stat(name);
+        *count = value.with_context(|| format!("the module does not count {name}"))?;
+    }
+    Ok(counts)
 }
 
 fn mib(kb: u64) -> f64 {

@@ -23,8 +23,8 @@ pub static PART: Part = Part {
 The guest of part footprint, which unpacks, builds, cleans up and drops its caches, with
 the module at each ``min_order`` and its defaults otherwise.  ``off``: with a balloon
 that nobody hints by.  ``no THP`` is a host that backs the guest's memory with pages
-of 4 KiB; the module is told so there (``host_granule_kb`` is 4).  Not part of
-``all``.",
+of 4 KiB; the module is told so there (``host_granule_kb`` is 4).  It is flushed before
+the begin.  Not part of ``all``.",
     metrics: &[
         Metric {
             name: INTEGRAL,
@@ -105,7 +105,7 @@ fn case_name(order: Option<u32>, thp: bool) -> String {
 fn run(ctx: &Ctx<'_>, measured: &mut Measured) -> Result<()> {
     let rounds = ctx.choose(2, 1);
     let hosts: &[bool] = ctx.choose(&[true, false], &[true]);
-    let plan = Plan::new(ctx.quick);
+    let plan = Plan::new(ctx.quick, true);
     let mut cases: Vec<_> = hosts
         .iter()
         .flat_map(|thp| ORDERS.map(|order| (order, *thp)))

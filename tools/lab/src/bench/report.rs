@@ -99,6 +99,11 @@ pub fn summary(results: &Results, parts: &[&Part]) -> String {
             part.and_then(|part| metric(part, &row.metric))
                 .is_some_and(|metric| metric.better != Better::Neither)
         })
+        .filter(|row| {
+            results.of_part(&row.part).any(|other| {
+                other.config.is_upstream() && other.case == row.case && other.metric == row.metric
+            })
+        })
         .count();
     if judged == 0 {
         text += "There is no row in which page_hinting could be compared with upstream.\n";

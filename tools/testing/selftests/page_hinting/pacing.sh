@@ -74,11 +74,11 @@ test_a_burst_is_hinted_at_once() {
 }
 
 # What was used again is worth less than a quarter of the budget, 12 ms at 10 permille;
-# the guest may be slow, so it has four times that. Nothing is kept back for it.
+# the guest may be slow, so it has 20 times that. Nothing is kept back for it.
 test_a_burst_goes_at_once_after_little_reuse() {
 	local most n=0
 
-	settle 40 || return
+	settle 200 || return
 	while [ $n -lt 3 ]; do
 		memhog -t 24 && sleep 0.3 || return
 		n=$((n + 1))
