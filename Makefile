@@ -101,7 +101,7 @@ clippy: ## Lint the Rust code, a warning is a failure
 .PHONY: fmt
 fmt: ## Format the Rust code in place
 	rustfmt --edition 2021 $$(find rust -name '*.rs' -not -path 'rust/policy/*')
-	for crate in $(wildcard tools/lab/Cargo.toml tools/sim/Cargo.toml rust/policy/Cargo.toml); do \
+	for crate in $(wildcard tools/*/Cargo.toml rust/policy/Cargo.toml); do \
 		cargo fmt --manifest-path $$crate || exit 1; \
 	done
 

@@ -122,7 +122,7 @@ have_source() {
 # The host crates of this checkout.
 crates() {
 	local crate
-	for crate in tools/lab tools/sim tools/hintstat rust/policy; do
+	for crate in tools/lab tools/sim tools/hintstat tools/model rust/policy; do
 		[ ! -f "$crate/Cargo.toml" ] || echo "$crate"
 	done
 }
