@@ -31,6 +31,7 @@ help: ## Show this
 	@echo '                    the checks to run for test (see scripts/test.sh), or the'
 	@echo '                    faults to put in (see scripts/faults)'
 	@echo '  WHAT=PART,...     the parts of the bench to run; QUICK=1 makes it a short run'
+	@echo '  HOURS=N SEED=N    how long to soak, and what its chance begins with'
 	@echo '  PAGE_HINTING_CACHE=DIR   sources and kernels; now'
 	@echo '                    $${XDG_CACHE_HOME:-~/.cache}/page_hinting'
 
@@ -43,8 +44,8 @@ test: ## Run every test there is
 	@scripts/test.sh $(ARGS)
 
 .PHONY: soak
-soak: ## Run the selftests in the release guest with many more cycles: an hour or so
-	@scripts/test.sh soak
+soak: ## Do all that may be done in random order, for HOURS, and the tests with many more cycles
+	@HOURS='$(HOURS)' SEED='$(SEED)' scripts/test.sh soak
 
 .PHONY: series
 series: ## Build and boot the guest kernel after each patch of the series: an hour

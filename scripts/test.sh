@@ -21,7 +21,10 @@
 #
 # and, if it is named:
 #
-#   soak:       the release guest's selftests with many more cycles: an hour or so
+#   soak:       the policy's properties with many more cases, what may be done in random
+#               order in the debug guest, for HOURS, by default 1, beginning with the
+#               number SEED, and the release guest's selftests with many more cycles:
+#               another hour or so
 
 # shellcheck disable=SC2034,SC2317 # check_* and the variables of made are used by name
 # shellcheck source=scripts/lib.sh
@@ -257,9 +260,21 @@ check_figures() {
 }
 
 check_soak() {
+	local hours=${HOURS:-1} seed=${SEED:-$((SRANDOM & 0xffffff))}
+	[[ $hours =~ ^[1-9][0-9]{0,2}$ ]] || die "HOURS is $hours" "it is a number of hours from 1 to 999"
+	[[ $seed =~ ^[0-9]{1,8}$ ]] || die "SEED is $seed" "it is a number of up to eight digits"
+	say "soak for $hours hours; the same again: make soak HOURS=$hours SEED=$seed"
+	test_runner "the policy's properties" env CARGO_TARGET_DIR="$cargo_target" CARGO_TERM_COLOR=never \
+		PROPTEST_RNG_SEED="$seed" PROPTEST_CASES=$((100000 * hours)) PROPTEST_MAX_GLOBAL_REJECTS=1000000000 \
+		cargo test --locked --release --manifest-path rust/policy/Cargo.toml
 	made release "the release kernel is built" scripts/build-kernel.sh release || return 0
 	made release_module "the release module is built" scripts/build-module.sh release || return 0
+	made debug "the debug kernel is built" scripts/build-kernel.sh debug || return 0
+	made debug_module "the debug module is built" scripts/build-module.sh debug || return 0
 	have_lab || return 0
+	export PAGE_HINTING_SECONDS=$((hours * 3600)) PAGE_HINTING_SEED=$seed
+	guest soak-debug "$debug" "$debug_module" fuzz --timeout $((hours * 3600 + 1800))
+	unset PAGE_HINTING_SECONDS PAGE_HINTING_SEED
 	made release_tests "the release test modules are built" scripts/build-test-modules.sh release || return 0
 	export PAGE_HINTING_SOAK=1
 	guest soak "$release" "$release_module" all --timeout 3600

@@ -163,7 +163,7 @@ pub struct TestArgs {
     #[arg(long, value_name = "MIB", default_value_t = 3072, value_parser = value_parser!(u64).range(512..=1 << 20))]
     pub mem: u64,
     /// Longest time for a boot and for each test, in seconds
-    #[arg(long, value_name = "S", default_value_t = 300, value_parser = value_parser!(u64).range(1..=3600))]
+    #[arg(long, value_name = "S", default_value_t = 300, value_parser = value_parser!(u64).range(1..=4_000_000))]
     pub timeout: u64,
     /// Scenarios that run at a time; 2 if there are processors and memory for it
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=64))]

@@ -98,7 +98,7 @@ const NUMA: Hardware = Hardware {
 };
 
 /// All there are. Which selftests each runs stands in their file "scenarios".
-pub const SCENARIOS: [Scenario; 23] = [
+pub const SCENARIOS: [Scenario; 24] = [
     Scenario {
         name: "balloon",
         seconds: 450,
@@ -107,6 +107,11 @@ pub const SCENARIOS: [Scenario; 23] = [
     Scenario {
         name: "pacing",
         seconds: 300,
+        ..PLAIN
+    },
+    Scenario {
+        name: "fuzz",
+        seconds: 60,
         ..PLAIN
     },
     Scenario {

@@ -426,8 +426,16 @@ fn command(test: &str, part: &str, last: Option<&str>) -> String {
         return format!("kunit {}", initramfs::MODULE);
     }
     let mut text = String::new();
-    if std::env::var("PAGE_HINTING_SOAK").as_deref() == Ok("1") {
-        text += "export PAGE_HINTING_SOAK=1; ";
+    for name in [
+        "PAGE_HINTING_SOAK",
+        "PAGE_HINTING_SECONDS",
+        "PAGE_HINTING_SEED",
+    ] {
+        // A number: it goes into a shell's line as it is.
+        let number = std::env::var(name).ok();
+        if let Some(number) = number.and_then(|number| number.parse::<u32>().ok()) {
+            text += &format!("export {name}={number}; ");
+        }
     }
     if let Some(last) = last {
         text += &format!("export PAGE_HINTING_LAST={last}; ");

@@ -4,7 +4,7 @@
 
 use super::chart::{Axis, Chart, Curve, draw};
 use super::config::Config;
-use super::footprint::{self, Plan, Setting};
+use super::footprint::{self, Plan, Seen, Setting};
 use super::guest::initramfs;
 use super::report::Picture;
 use super::result::{Measured, Record, Results};
@@ -12,7 +12,6 @@ use super::row::{Of, Row};
 use super::{Better, Ctx, Metric, Part};
 use anyhow::Result;
 use plotters::style::RGBColor;
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -73,7 +72,7 @@ the begin.  Not part of ``all``.",
             better: Better::Less,
         },
     ],
-    estimate: Duration::from_secs(28 * 60),
+    estimate: Duration::from_secs(14 * 60),
     quick_estimate: Duration::from_secs(4 * 60),
     run,
     draw: pictures,
@@ -103,74 +102,63 @@ fn case_name(order: Option<u32>, thp: bool) -> String {
 }
 
 fn run(ctx: &Ctx<'_>, measured: &mut Measured) -> Result<()> {
-    let rounds = ctx.choose(2, 1);
     let hosts: &[bool] = ctx.choose(&[true, false], &[true]);
     let plan = Plan::new(ctx.quick, true);
-    let mut cases: Vec<_> = hosts
-        .iter()
-        .flat_map(|thp| ORDERS.map(|order| (order, *thp)))
-        .collect();
     let initramfs = initramfs(ctx, &[])?;
-    let mut seen: BTreeMap<String, Vec<(&str, &str, f64)>> = BTreeMap::new();
-    ctx.progress.steps(rounds * cases.len());
-    let outcome = (0..rounds).try_for_each(|round| {
-        for (order, thp) in &cases {
-            let name = case_name(*order, *thp);
-            ctx.progress
-                .step(&format!("{name}, round {} of {rounds}", round + 1));
+    ctx.progress.steps(hosts.len() * ORDERS.len());
+    for thp in hosts {
+        for order in ORDERS {
+            let case = case_name(order, *thp);
+            ctx.progress.step(&case);
             let setting = Setting {
                 config: order.map_or(Config::Off, |_| Config::PageHinting),
                 order: order.unwrap_or(9),
                 thp: *thp,
                 granule_kb: (!thp).then_some(4),
             };
-            let log = format!("orders-{}-{round}", name.replace([',', ' '], "-"));
-            let one = footprint::boot_one(ctx, &plan, setting, &log, &initramfs)?;
-            let figures = seen.entry(name).or_default();
-            figures.extend([
-                (INTEGRAL, "GiB·min", one.integral_gib_min),
-                ("end_free_mib", "MiB", one.end_free_mib),
-                ("build_s", "s", one.build_s),
-                (HINTER, "ms", one.hinters_s * 1e3),
-                ("host_system_s", "s", one.host_system_s),
-                ("host_faults", "", one.host_faults),
-            ]);
-            if order.is_some() {
-                figures.extend([
-                    ("requests", "", one.requests),
-                    ("hinted_mib", "MiB", one.hinted_mib),
-                    ("reused_mib", "MiB", one.reused_mib),
-                ]);
-            }
-        }
-        cases.reverse();
-        Ok(())
-    });
-    for (order, thp) in hosts
-        .iter()
-        .flat_map(|thp| ORDERS.map(|order| (order, *thp)))
-    {
-        let case = case_name(order, thp);
-        let config = order.map_or(Config::Off, |_| Config::PageHinting);
-        let figures = seen.remove(&case).unwrap_or_default();
-        for metric in PART.metrics {
-            let mut of_metric = figures.iter().filter(|figure| figure.0 == metric.name);
-            let values: Vec<f64> = of_metric.clone().map(|figure| figure.2).collect();
-            let of = Of {
+            let of = |metric, unit| Of {
                 part: PART.name,
                 case: &case,
-                config,
-                metric: metric.name,
-                unit: of_metric.next().map_or("", |figure| figure.1),
+                config: setting.config,
+                metric,
+                unit,
             };
-            if !values.is_empty() {
-                measured.rows.push(Row::of_values(of, &values));
-            } else if metric.name == INTEGRAL {
-                measured.rows.push(Row::failed(of, "no round came to it"));
-            }
+            let log = format!("orders-{}", case.replace([',', ' '], "-"));
+            let outcome = footprint::boot_one(ctx, &plan, setting, &log, &initramfs).map(|seen| {
+                let figures = figures(&seen, order.is_some());
+                let rows = figures
+                    .into_iter()
+                    .map(|(metric, unit, value)| Row::of_values(of(metric, unit), &[value]));
+                measured.rows.extend(rows);
+            });
+            let failed = Of {
+                case: &case,
+                ..of(INTEGRAL, "GiB·min")
+            };
+            measured.unless_failed(outcome, &[&*case], |_| failed)?;
         }
     }
-    outcome
+    Ok(())
+}
+
+/// What a run has shown; what the module counts, if it was there.
+fn figures(seen: &Seen, hinted: bool) -> Vec<(&'static str, &'static str, f64)> {
+    let mut figures = vec![
+        (INTEGRAL, "GiB·min", seen.integral_gib_min),
+        ("end_free_mib", "MiB", seen.end_free_mib),
+        ("build_s", "s", seen.build_s),
+        (HINTER, "ms", seen.hinters_s * 1e3),
+        ("host_system_s", "s", seen.host_system_s),
+        ("host_faults", "", seen.host_faults),
+    ];
+    if hinted {
+        figures.extend([
+            ("requests", "", seen.requests),
+            ("hinted_mib", "MiB", seen.hinted_mib),
+            ("reused_mib", "MiB", seen.reused_mib),
+        ]);
+    }
+    figures
 }
 
 fn pictures(results: &Results, record: &Record, dir: &Path) -> Result<Vec<Picture>> {

@@ -12,6 +12,8 @@
 #   PAGE_HINTING_SYSFS  its directory, default /sys/kernel/mm/page_hinting
 #   PAGE_HINTING_HOST   number of the open file that takes requests to the host
 #   PAGE_HINTING_SOAK   1 for many more cycles of what can be repeated
+#   PAGE_HINTING_SECONDS, PAGE_HINTING_SEED   how long fuzz.sh runs, and what
+#                       its chance begins with
 #   PAGE_HINTING_LAST   leave off after this test, such as "unload"
 
 DIR=$(dirname "$(readlink -f "$0")")
