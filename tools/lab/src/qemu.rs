@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid, getppid, setpgid};
 use qapi::{Qmp, Stream, qmp};
 use std::ffi::OsString;
@@ -386,9 +386,21 @@ impl Guest {
             "wakeup-on-suspend" => self.wakes = Some(Wake::OnSuspend),
             "wakeup-by-lines" => self.wakes = Some(Wake::ByLines),
             "awake" => self.wakes = None,
-            _ => return self.monitor(request),
+            _ => match request.strip_prefix("stop ") {
+                Some(seconds) => self.stop(Duration::from_secs(seconds.parse()?))?,
+                None => return self.monitor(request),
+            },
         }
         Ok(String::new())
+    }
+
+    /// Stops QEMU as a whole for a time.
+    fn stop(&self, time: Duration) -> Result<()> {
+        let pid = Pid::from_raw(self.pid().try_into()?);
+        kill(pid, Signal::SIGSTOP)?;
+        let slept = interrupt::sleep_until(Instant::now() + time);
+        kill(pid, Signal::SIGCONT)?;
+        Ok(slept?)
     }
 
     /// What the human monitor says to a command.

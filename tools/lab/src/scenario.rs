@@ -111,7 +111,7 @@ pub const SCENARIOS: [Scenario; 24] = [
     },
     Scenario {
         name: "fuzz",
-        seconds: 60,
+        seconds: 130,
         ..PLAIN
     },
     Scenario {
