@@ -2,7 +2,7 @@
 
 //! The command line.
 
-use crate::bench;
+use crate::bench::{self, config::Config};
 use anyhow::{Context, Result, ensure};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, value_parser};
@@ -382,6 +382,12 @@ pub struct BenchArgs {
     /// Static busybox to put into the guests
     #[arg(long, value_name = "FILE", default_value = "/bin/busybox")]
     pub busybox: PathBuf,
+    /// Boots of each configuration in the part "instructions" [default: 3, quick 1]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=100))]
+    pub boots: Option<u32>,
+    /// Configurations that this part is to run, separated by commas, if not all
+    #[arg(long, value_name = "CONFIG", value_delimiter = ',', value_parser = Config::parse)]
+    pub configs: Vec<Config>,
     /// The simulator, for the part "model"
     #[arg(long, value_name = "PROGRAM", default_value = "out/cargo/release/sim")]
     pub sim: PathBuf,

@@ -63,6 +63,12 @@ impl Config {
         Config::PageHinting,
     ];
 
+    /// The one of this name.
+    pub fn parse(name: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|config| config.name() == name);
+        found.ok_or_else(|| format!("there are: {}", Self::ALL.map(Self::name).join(", ")))
+    }
+
     /// Its name in results.
     pub fn name(self) -> &'static str {
         match self {
@@ -172,6 +178,7 @@ mod tests {
             let json = serde_json::to_string(&config).unwrap();
             assert_eq!(json, format!("\"{config}\""));
             assert_eq!(serde_json::from_str::<Config>(&json).unwrap(), config);
+            assert_eq!(Config::parse(config.name()), Ok(config));
         }
     }
 

@@ -17,7 +17,7 @@ use super::{Better, Ctx, Metric, Part};
 use crate::instructions::{Figures, Loop, Operation, parse_pairs, vary};
 use crate::qemu::{BALLOON, Hardware};
 use crate::test::side_by_side;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
@@ -117,7 +117,14 @@ fn cases() -> (Vec<String>, Vec<String>) {
 }
 
 fn run(ctx: &Ctx<'_>, measured: &mut Measured) -> Result<()> {
-    let boots = ctx.choose(3, 1);
+    let boots = ctx.args.boots.unwrap_or(ctx.choose(3, 1));
+    let wanted = &ctx.args.configs;
+    let mut configs = CONFIGS.to_vec();
+    configs.retain(|config| wanted.is_empty() || wanted.contains(config));
+    ensure!(
+        !configs.is_empty(),
+        "none of its configurations is to be run"
+    );
     let programs = |bench: &Path| {
         let bench = std::path::absolute(bench)?;
         let bench = bench.to_str().context("a path is not UTF-8")?;
@@ -125,7 +132,7 @@ fn run(ctx: &Ctx<'_>, measured: &mut Measured) -> Result<()> {
     };
     let images = [programs(&ctx.args.base_bench)?, programs(&ctx.args.bench)?];
     let jobs: Vec<(u32, Config)> = (0..boots)
-        .flat_map(|boot| in_turn(&CONFIGS, boot).into_iter().map(move |c| (boot, c)))
+        .flat_map(|boot| in_turn(&configs, boot).into_iter().map(move |c| (boot, c)))
         .collect();
     ctx.progress.steps(jobs.len());
     let seen: Mutex<BTreeMap<(Config, u32), BTreeMap<String, f64>>> = Mutex::default();
@@ -145,7 +152,7 @@ fn run(ctx: &Ctx<'_>, measured: &mut Measured) -> Result<()> {
         Ok(())
     });
     let seen = seen.into_inner().expect("no holder panics");
-    rows(&seen, measured);
+    rows(&configs, &seen, measured);
     if ctx.quick {
         measured.notes.push(
             "A loop of this quick run is shorter than the longest delay, 2 s or 2 * 10^9 \
@@ -215,10 +222,14 @@ fn measure(
 }
 
 /// Both metrics of each case, of the boots that there were.
-fn rows(seen: &BTreeMap<(Config, u32), BTreeMap<String, f64>>, measured: &mut Measured) {
+fn rows(
+    configs: &[Config],
+    seen: &BTreeMap<(Config, u32), BTreeMap<String, f64>>,
+    measured: &mut Measured,
+) {
     let (loops, pairs) = cases();
     for case in loops.iter().chain(&pairs) {
-        for config in CONFIGS {
+        for &config in configs {
             let boots = seen.iter().filter(|((of, _), _)| *of == config);
             let values: Vec<f64> = boots
                 .filter_map(|(_, figures)| figures.get(case).copied())
@@ -318,7 +329,7 @@ mod tests {
             ((Config::Off, 2), boot(200_000.0)),
         ]);
         let mut measured = Measured::default();
-        rows(&seen, &mut measured);
+        rows(&CONFIGS, &seen, &mut measured);
         let row = |config, metric: &str| {
             let mut rows = measured.rows.iter();
             rows.find(|row| row.case == "fork1" && row.config == config && row.metric == metric)
@@ -345,7 +356,7 @@ mod tests {
             ((Config::PageHinting, 1), boot(99.0)),
         ]);
         let mut measured = Measured::default();
-        rows(&seen, &mut measured);
+        rows(&CONFIGS, &seen, &mut measured);
         let mut results = Results::default();
         results.replace(PART.name, measured.rows, Record::default());
         let groups = differences(&results, &["malloc1".to_owned(), "fork1".to_owned()]);

@@ -450,14 +450,20 @@ mod tests {
             (Some(9.0), None, Config::Upstream2000, false),
             (None, None, Config::Upstream2000, false),
             (Some(2.0), Some(1.0), Config::Unpatched2000, true),
-            // These are no rivals.
-            (Some(2.0), Some(1.0), Config::Off, false),
-            (Some(2.0), Some(1.0), Config::Host, false),
         ] {
             let rows = vec![row(ours, metric, &[values]), row(config, metric, &[other])];
             let text = summary(&results(rows), &PARTS);
             assert_eq!(text.contains("loses to an upstream"), lost, "{text}");
             assert_eq!(text.contains("loses to no upstream"), !lost, "{text}");
+        }
+        // These are no rivals.
+        for config in [Config::Off, Config::Host] {
+            let rows = vec![
+                row(ours, metric, &[Some(2.0)]),
+                row(config, metric, &[Some(1.0)]),
+            ];
+            let text = summary(&results(rows), &PARTS);
+            assert!(text.starts_with("There is no row"), "{text}");
         }
         let rows = vec![
             row(ours, metric, &[Some(2.0), Some(3.0)]),
