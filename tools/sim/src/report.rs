@@ -295,7 +295,7 @@ mod tests {
         let paced = of(&rows, PACED);
 
         assert!(paced.returned_share >= 0.95, "{paced:?}");
-        assert!(paced.of_busy.unwrap() <= 0.01, "{paced:?}");
+        assert!(paced.of_time <= 0.01, "{paced:?}");
     }
 
     #[test]
