@@ -29,7 +29,7 @@ documents() {
 }
 
 mapfile -t rst < <(documents 'Documentation/*.rst')
-mapfile -t images < <(documents 'Documentation/images/*')
+mapfile -t images < <(documents 'Documentation/*.png')
 [ ${#rst[@]} -gt 0 ] || die "there are no documents"
 tar -c "${rst[@]}" "${images[@]}" | tar -x -C "$out/source" --strip-components=1
 
