@@ -255,12 +255,14 @@ impl Turns {
         if state.has_device() && (knobs.enabled() || flush.is_some()) {
             if rested && !self.hinting {
                 self.rest(&knobs);
-            } else if rest == Rest::Once && !self.hinting {
-                self.drain();
             }
 
             let plan = Plan::new(&knobs, &state);
             let decision = self.look(shared, &plan, &knobs, token);
+            // A cycle uses what its CPUs have.
+            if rest == Rest::Once && !rested && !self.hinting && !decision.busy {
+                self.drain();
+            }
             let plan = if flush.is_some() {
                 self.pace(false);
                 plan.all()

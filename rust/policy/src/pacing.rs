@@ -137,6 +137,8 @@ pub struct Decision {
     pub again_ns: u64,
     /// Hinting is held back: `paced` in the status.
     pub paced: bool,
+    /// A cycle goes on, or there is debt: hinting would be held back if there were anything.
+    pub busy: bool,
 }
 
 impl Decision {
@@ -144,6 +146,7 @@ impl Decision {
         pages: u64::MAX,
         again_ns: u64::MAX,
         paced: false,
+        busy: false,
     };
 }
 
@@ -424,6 +427,7 @@ impl Pacing {
                 u64::MAX
             },
             paced,
+            busy: true,
         }
     }
 }

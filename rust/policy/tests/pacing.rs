@@ -63,6 +63,7 @@ impl Guest {
                 pages: 0,
                 again_ns: 0,
                 paced: false,
+                busy: false,
             },
             hints: Vec::new(),
             cost_ns: 0,

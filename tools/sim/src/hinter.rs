@@ -142,7 +142,9 @@ impl Hinter for Module {
         if rest {
             self.follow_up = u64::MAX;
             let drain = self.drained.0 + u64::from(DRAIN_MS) * MS;
-            if now >= drain || self.is_much(memory) {
+            if decision.busy {
+                // A cycle uses what its CPUs have.
+            } else if now >= drain || self.is_much(memory) {
                 self.drained = (now, memory.hinted);
             } else {
                 self.follow_up = drain;
