@@ -114,9 +114,14 @@ fn wait(ms: u32) {
     unsafe { ffi::ph_thread_wait(ms) };
 }
 
+/// Milliseconds that have passed.
+fn passed_ms(since: &Instant<Monotonic>) -> u32 {
+    u32::try_from(since.elapsed().as_millis()).unwrap_or(u32::MAX)
+}
+
 /// Whether so many milliseconds have passed.
 fn is_over(since: &Instant<Monotonic>, ms: u32) -> bool {
-    since.elapsed().as_millis() >= i64::from(ms)
+    passed_ms(since) >= ms
 }
 
 fn run(shared: &Shared) {
@@ -165,6 +170,9 @@ struct Turns {
     /// Since when there may be a rest of what the watermark has told, and after how many
     /// milliseconds to look for it.
     follow_up: Option<(Instant<Monotonic>, u32)>,
+    /// When the last pass found something, after much was handed over: the look comes soon after
+    /// that.
+    much: Option<Instant<Monotonic>>,
     /// Enough for the watermark is there in smaller blocks, which wait for that. Each block that is
     /// freed would wake the thread for them.
     smaller: bool,
@@ -175,6 +183,8 @@ struct Turns {
     vain: bool,
     /// Memory is held back. A wake-up by the watermark would find the same, too.
     paced: bool,
+    /// A cycle goes on.
+    busy: bool,
     stalled: bool,
     status: Option<Status>,
 }
@@ -194,10 +204,12 @@ impl Turns {
             largest: false,
             told: false,
             follow_up: None,
+            much: None,
             smaller: false,
             drained: None,
             vain: false,
             paced: false,
+            busy: false,
             stalled: false,
             status: None,
         }
@@ -208,10 +220,11 @@ impl Turns {
     fn take(&mut self, shared: &Shared, token: &InThread) -> Option<u32> {
         let rested = is_over(&self.looked, policy::TRICKLE_MS);
         // Taken, so that it does not go on by itself for ever.
-        let follows = self
-            .follow_up
-            .take_if(|(since, ms)| is_over(since, *ms))
-            .is_some();
+        let follows = self.follow_up_left_ms() == Some(0);
+        if follows {
+            self.follow_up = None;
+            self.much = None;
+        }
         let rest = if follows && self.smaller {
             // There were enough that waited: more may be on the way.
             Rest::Again
@@ -259,9 +272,9 @@ impl Turns {
 
             let plan = Plan::new(&knobs, &state);
             let decision = self.look(shared, &plan, &knobs, token);
-            // A cycle uses what its CPUs have.
-            if rest == Rest::Once && !rested && !self.hinting && !decision.busy {
-                self.drain();
+            self.busy = decision.busy;
+            if rest == Rest::Once && !self.hinting {
+                self.drain(rested);
             }
             let plan = if flush.is_some() {
                 self.pace(false);
@@ -292,6 +305,7 @@ impl Turns {
             self.pacing = Pacing::new();
             self.pace(false);
             self.follow_up = None;
+            self.much = None;
         }
         shared.pacing.paced.store(self.paced, Relaxed);
 
@@ -359,8 +373,6 @@ impl Turns {
 
     /// What is done now and then, when there is nothing urgent.
     fn rest(&mut self, knobs: &Knobs) {
-        // What they hold is free, and in an idle guest nobody needs it there.
-        zone::drain();
         if knobs.get(Knob::ReuseBudgetPermille) != 0 && self.submitted != 0 {
             self.price.probe(knobs.granule_order());
         }
@@ -373,23 +385,34 @@ impl Turns {
         }
     }
 
+    /// In how many milliseconds it is to look for a rest.
     fn follow_up_left_ms(&self) -> Option<u32> {
-        self.follow_up.map(|(since, ms)| {
-            ms.saturating_sub(u32::try_from(since.elapsed().as_millis()).unwrap_or(u32::MAX))
-        })
+        let left = |(since, ms)| ms - passed_ms(&since).min(ms);
+        let soon = self.much.map(|since| left((since, policy::DRAIN_SOON_MS)));
+
+        [self.follow_up.map(left), soon].into_iter().flatten().min()
     }
 
-    /// Drains the per-CPU lists to follow up: now, or if they were a moment ago a moment later.
-    fn drain(&mut self) {
-        let passed_ms = self.drained.map_or(u32::MAX, |(since, _)| {
-            u32::try_from(since.elapsed().as_millis()).unwrap_or(u32::MAX)
-        });
+    /// Drains the per-CPU lists: what they hold is free, and at rest nobody needs it there. To
+    /// follow up, if they were a moment ago, a moment later.
+    fn drain(&mut self, rested: bool) {
+        let passed_ms = self
+            .drained
+            .map_or(u32::MAX, |(since, _)| passed_ms(&since));
+        let wait_ms = match (self.busy, rested) {
+            (true, _) => policy::DRAIN_BUSY_MS,
+            (false, true) => 0,
+            (false, false) => policy::DRAIN_MS,
+        };
 
-        if passed_ms >= policy::DRAIN_MS || self.is_much() {
+        if passed_ms >= wait_ms || (!self.busy && self.is_much()) {
             zone::drain();
-            self.drained = Some((Instant::now(), self.submitted));
-        } else {
-            self.follow_up_in(policy::DRAIN_MS - passed_ms);
+            // One at rest is no reason to leave aside what comes next.
+            if self.busy || !rested {
+                self.drained = Some((Instant::now(), self.submitted));
+            }
+        } else if !self.busy {
+            self.follow_up_in(wait_ms - passed_ms);
         }
     }
 
@@ -455,10 +478,11 @@ impl Turns {
             // What was not tried may be had by the next look; nor does one that finds nothing
             // make it worth to be woken again.
             self.vain = (self.vain || enough) && !self.found && !self.paced && pass != Pass::Held;
-            if self.found && self.is_much() {
-                self.follow_up_in(policy::DRAIN_SOON_MS);
-            } else if self.found && self.told {
+            if self.found && self.told {
                 self.follow_up_in(policy::FOLLOW_UP_MS);
+            }
+            if self.found && !self.busy && self.is_much() {
+                self.much = Some(Instant::now());
             }
             if self.found || flush.is_some() {
                 self.looked = Instant::now();

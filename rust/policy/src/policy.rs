@@ -58,12 +58,15 @@ pub const FOLLOW_UP_MS: u32 = 100;
 /// milliseconds: a guest that frees much all the time has use for them.
 pub const DRAIN_MS: u32 = 1000;
 
+/// The same while a cycle goes on, which uses what the lists hold.
+pub const DRAIN_BUSY_MS: u32 = 10_000;
+
 /// What was hinted since then that makes it worth it all the same, and sooner: such a part of the
 /// guest's memory, as the lists hold more where there is more, but no less than so many KiB.
 pub const MUCH_PART: u64 = 64;
 pub const MUCH_KB: u64 = 64 * 1024;
 
-/// How soon, in milliseconds, after all of the largest order was hinted.
+/// How soon, in milliseconds, after the last pass that found something.
 pub const DRAIN_SOON_MS: u32 = 20;
 
 /// A knob that takes a number.

@@ -110,10 +110,10 @@ pub const SCENARIOS: [Scenario; 24] = [
         ..PLAIN
     },
     // To a guest that was stopped for half a minute it looks as if a CPU had hung, with or without
-    // hinting: RCU is told to have more patience.
+    // hinting: RCU and the watchdog are told to have more patience.
     Scenario {
         name: "fuzz",
-        kernel_args: "rcupdate.rcu_cpu_stall_timeout=120",
+        kernel_args: "rcupdate.rcu_cpu_stall_timeout=120 watchdog_thresh=60",
         seconds: 130,
         ..PLAIN
     },

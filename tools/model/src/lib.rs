@@ -13,7 +13,7 @@
 
 use stateright::{Model, Property};
 
-pub const BLOCKS: usize = 4;
+pub const BLOCKS: usize = 3;
 pub const REQUESTS: usize = 2;
 /// Devices that there are one after the other.
 pub const DEVICES: usize = 2;
@@ -97,6 +97,8 @@ pub struct State {
     pub client: bool,
     /// The host has discarded a block that was not given to it.
     pub harmed: bool,
+    /// The device went back from the module to page_reporting.
+    pub given_back: bool,
 }
 
 /// Something that happens.
@@ -149,6 +151,8 @@ pub enum Fault {
     UnregisterForgets,
     /// An allocation leaves the tag on the block.
     AllocateKeepsTag,
+    /// The device stays with the module's core for ever.
+    NeverGivesBack,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -186,6 +190,7 @@ impl State {
             report: Report::Idle,
             client: false,
             harmed: false,
+            given_back: false,
         }
     }
 
@@ -223,21 +228,11 @@ impl State {
         }
     }
 
-    /// The host has answered an item: what it had is acknowledged.
-    fn acknowledge(&mut self, item: usize) {
-        for block in &mut self.blocks {
-            if block.place == Self::of(item) {
-                block.acked = true;
-            }
-        }
-    }
-
     /// Takes back what a device has answered, as far as requests of the module go.
     fn reap(&mut self, device: usize) {
         for item in 0..REQUESTS {
             if self.devices[device].used[item] {
                 self.devices[device].used[item] = false;
-                self.acknowledge(item);
                 self.put_back(item, true);
             }
         }
@@ -248,8 +243,14 @@ impl State {
         if let Some(device) = self.hinting {
             self.reap(device);
         }
+        if fault == Some(Fault::NeverGivesBack) {
+            return;
+        }
         if !self.in_flight() || fault == Some(Fault::ReleaseInFlight) {
-            self.reporting = self.hinting.take().or(self.reporting);
+            let device = self.hinting.take();
+
+            self.given_back |= device.is_some();
+            self.reporting = device.or(self.reporting);
         }
     }
 
@@ -450,7 +451,6 @@ impl Model for Hinting {
                     return None;
                 }
                 state.devices[device].used[REPORT] = false;
-                state.acknowledge(REPORT);
                 state.put_back(REPORT, true);
             }
             Action::HostAnswers(device, item) => {
@@ -462,6 +462,9 @@ impl Model for Hinting {
                     _ => state.requests[item] == Request::InFlight(device),
                 };
                 state.harmed |= !is_given;
+                for block in &mut state.blocks {
+                    block.acked |= block.place == State::of(item);
+                }
                 state.devices[device].with_host[item] = false;
                 state.devices[device].used[item] = true;
             }
@@ -557,7 +560,7 @@ impl Model for Hinting {
             Property::sometimes(
                 "the device is given back with the last",
                 |_, state: &State| {
-                    !state.client
+                    state.given_back
                         && state.reporting.is_some()
                         && state.count(Place::Free { offline: true }) == BLOCKS
                 },

@@ -51,3 +51,15 @@ fn every_fault_is_found() {
         );
     }
 }
+
+#[test]
+fn a_device_that_never_comes_back_is_missed() {
+    let fault = Some(Fault::NeverGivesBack);
+    let checker = Hinting { fault }.checker().spawn_bfs().join();
+
+    assert!(
+        checker
+            .discovery("the device is given back with the last")
+            .is_none()
+    );
+}

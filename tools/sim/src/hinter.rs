@@ -175,7 +175,7 @@ impl Hinter for Module {
                 return;
             }
             self.hinting = false;
-            if self.found && self.is_much(memory) {
+            if self.found && !decision.busy && self.is_much(memory) {
                 self.follow_up = self.follow_up.min(now + u64::from(DRAIN_SOON_MS) * MS);
             } else if self.found && self.is_due {
                 self.follow_up = self.follow_up.min(now + follow_up);

@@ -22,7 +22,7 @@ all_defaults=1
 # Sets $random to a number below N, by the generator of C's standard.
 random_below() { # N
 	state=$(((state * 1103515245 + 12345) & 0x7fffffff))
-	random=$(((state >> 8) % $1))
+	random=$(((state >> 16) % $1))
 }
 
 # The first word of those that $random chooses.
@@ -158,7 +158,8 @@ run_for() { # SECONDS
 	get_now
 	end=$((now + $1))
 	acts=0
-	while [ "$now" -lt $end ] && [ ! -s $said ]; do
+	# A slow guest takes longer.
+	while { [ "$now" -lt $end ] || [ $acts -lt 20 ]; } && [ ! -s $said ]; do
 		act
 		acts=$((acts + 1))
 		echo "$now $did" >> $log
@@ -200,9 +201,9 @@ test_in_any_order() {
 	: > $said
 	: > $log
 	while [ $n -lt $WRITERS ]; do
+		n=$((n + 1))
 		write_knobs $n &
 		background="$background $!"
-		n=$((n + 1))
 	done
 	n=0
 	while [ $n -lt $VERIFIERS ]; do
@@ -214,8 +215,7 @@ test_in_any_order() {
 	run_for "$FOR_SECONDS"
 	end_background || return
 	ktap_print_msg "$acts things were done"
-	[ ! -s $said ] || fail "$(head -n 5 $said); before that: $(tail -n 20 $log | tr '\n' ';')" || return
-	[ $acts -ge 10 ] || fail "only $acts things were done in $FOR_SECONDS s"
+	[ ! -s $said ] || fail "$(head -n 5 $said); before that: $(tail -n 20 $log | tr '\n' ';')"
 }
 
 test_all_is_there_then() {

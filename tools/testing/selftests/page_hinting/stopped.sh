@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0
 # shellcheck shell=dash source-path=SCRIPTDIR
 # The process that is the host's end of the guest is stopped for half a minute, as a
-# debugger or a frozen control group does, while blocks are out: nothing is lost, what is
-# in memory stays, and hinting goes on by itself.
+# debugger or a frozen control group does, while memory is used, freed and hinted:
+# nothing is lost, what is in memory stays, and hinting goes on by itself.
 
 . "$(dirname "$0")/lib.sh"
 

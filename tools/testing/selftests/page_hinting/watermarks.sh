@@ -14,17 +14,18 @@ uptime_ms() {
 	awk '{ print int($1 * 1000) }' /proc/uptime
 }
 
-# Frees 64 MiB just after a pass and the look that follows it in 0.1 s, with this high
-# watermark, and sets $hinted to what was hinted within 1.5 s of the pass.  A guest that is too slow for that is
-# asked again, up to ten times.
+# Frees 64 MiB with this high watermark, just after a flush and when all that follows a
+# pass is over, which is a second later, and sets $hinted to what was hinted within 1.3 s
+# of the flush.  A guest that is too slow for that is asked again, up to ten times.
 free_after_pass() { # HIGH_WATERMARK_KB
 	local try=0 start before
 
 	while [ $try -lt 10 ]; do
 		set_knob high_watermark_kb 4 && memhog -t 64 && wait_settled || return
-		start=$(uptime_ms)
 		set_knob high_watermark_kb "$1" || return
-		sleep 0.3
+		sleep 1.1
+		set_knob flush 1 || return
+		start=$(uptime_ms)
 		before=$(get stats/hinted_kb)
 		memhog -t 64 || return
 		while [ $(($(uptime_ms) - start)) -lt 1300 ]; do
@@ -85,21 +86,26 @@ cpus_have_less() {
 }
 
 # The CPUs keep some of what is freed at one blow. They are drained once it is over,
-# even if they were for another burst less than a second before. In two seconds they
-# would be in any case: a guest that is too slow to see that is asked again.
+# even if they were for another burst less than a second before. In a second they would
+# be in any case: a guest that is too slow to see that is asked again.
 test_what_the_cpus_keep_follows() {
-	local try=0 kept left freed
+	local try=0 begin freed=0 kept left
 
 	echo 0 > $PCP_FRACTION && load_fresh || return
 	while [ $try -lt 10 ]; do
 		wait_settled && memhog -t 192 || return
 		kept=$(pcp_kb)
-		wait_for "the CPUs to be drained" cpus_have_less && memhog -t 192 || return
-		freed=$(uptime_ms)
+		wait_for "the CPUs to be drained" cpus_have_less || return
+		begin=$(uptime_ms)
+		memhog -t 192 || return
 		kept=$(pcp_kb)
-		sleep 0.3
+		freed=$(uptime_ms)
+		left=$kept
+		until cpus_have_less || [ $(($(uptime_ms) - freed)) -gt 300 ]; do
+			sleep 0.02
+		done
 		left=$(pcp_kb)
-		[ "$kept" -lt 16384 ] || [ $(($(uptime_ms) - freed)) -ge $((TRICKLE_MS - 500)) ] || break
+		[ "$kept" -lt 16384 ] || [ $(($(uptime_ms) - begin)) -ge 800 ] || break
 		try=$((try + 1))
 	done
 	[ $try -lt 10 ] || skip "the CPUs keep $kept KiB, or this guest is too slow" || return
