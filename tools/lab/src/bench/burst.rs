@@ -98,7 +98,7 @@ discard such memory (``madvise(MADV_DONTNEED)``), in pieces of 2 and of 64 MiB."
             better: Better::More,
         },
     ],
-    estimate: Duration::from_secs(13 * 60),
+    estimate: Duration::from_secs(12 * 60),
     quick_estimate: Duration::from_secs(80),
     run,
     draw: pictures,
@@ -120,7 +120,7 @@ const SETTLE: Duration = Duration::from_millis(500);
 /// How long nothing moves before a watch is over.
 const STILL: Duration = Duration::from_secs(1);
 /// How long it is seen what the guest uses when idle.
-const IDLE: Duration = Duration::from_secs(4);
+const IDLE: Duration = Duration::from_secs(2);
 /// Longest wait until all that is free is given back.
 const RESET: Duration = Duration::from_secs(20);
 /// What may be left on the host before a burst, in MiB.

@@ -3,7 +3,7 @@
 //! Two guests whose peaks alternate, on a host too small for both at a time.
 
 use super::cgroup::Cgroup;
-use super::config::{Config, in_turn};
+use super::config::{Config, SYSFS, in_turn};
 use super::guest::{self, Boot, Subject};
 use super::result::{Measured, Record, Results};
 use super::row::{Of, Row};
@@ -24,7 +24,11 @@ it, and the other does the same as soon as the first has freed: the group holds 
 such peak and what the guests need beside it, but not two.  What the first has freed
 must be back on the host before the second is through, or the host swaps, or kills
 one of the guests where it has no swap.  A run ends after all peaks, or with the first
-guest that is killed.",
+guest that is killed.
+
+The peaks of a guest are a cycle of four seconds or so, and at its defaults page_hinting
+keeps back what a cycle takes, as it cannot know that the host is short of memory.  So it is
+run with ``reuse_budget_permille`` 0 as well, which is for such hosts.",
     metrics: &[
         Metric {
             name: COMPLETION,
@@ -52,8 +56,8 @@ guest that is killed.",
             better: Better::Neither,
         },
     ],
-    estimate: Duration::from_secs(120),
-    quick_estimate: Duration::from_secs(50),
+    estimate: Duration::from_secs(220),
+    quick_estimate: Duration::from_secs(60),
     run,
     draw: |_: &Results, _: &Record, _: &Path| Ok(Vec::new()),
 };
@@ -64,6 +68,8 @@ const MEM_MIB: u64 = 2048;
 const PEAK_MIB: u64 = 1024;
 const LIMIT_MIB: u64 = 1946;
 const CASE: &str = "2 guests of 2 GiB, peaks of 1 GiB, limit 1.9 GiB";
+/// The same, with the module told not to pace.
+const UNPACED: &str = "2 guests of 2 GiB, peaks of 1 GiB, limit 1.9 GiB, reuse_budget_permille 0";
 /// How long a guest keeps its peak.
 const HOLD: Duration = Duration::from_secs(1);
 /// How long the guests are let be before the first peak.
@@ -86,44 +92,50 @@ type Get = fn(&Figures) -> Option<u64>;
 fn run(ctx: &Ctx<'_>, measured: &mut Measured) -> Result<()> {
     let initramfs = guest::initramfs(ctx, &["memhog"])?;
     let (rounds, peaks) = ctx.choose((2, 4), (1, 2));
-    ctx.progress.steps(rounds as usize * Config::PATCHED.len());
+    let mut runs = Config::PATCHED.map(|config| (CASE, config)).to_vec();
+    runs.push((UNPACED, Config::PageHinting));
+    ctx.progress.steps(rounds as usize * runs.len());
     let swap = procfs::Current::current().map(|info: procfs::Meminfo| info.swap_total)?;
     measured.notes.push(match swap {
         0 => "The host has no swap: it kills what it has no memory for.".to_owned(),
         bytes => format!("The host has {} MiB of swap.", bytes >> 20),
     });
-    let mut seen: BTreeMap<Config, Vec<Figures>> = BTreeMap::new();
+    let mut seen: BTreeMap<(&str, Config), Vec<Figures>> = BTreeMap::new();
     for round in 0..rounds {
-        for config in in_turn(&Config::PATCHED, round) {
-            ctx.progress.step(&format!("round {}, {config}", round + 1));
-            match alternate(ctx, &initramfs, config, round, peaks) {
-                Ok(figures) => seen.entry(config).or_default().push(figures),
+        for (case, config) in in_turn(&runs, round) {
+            ctx.progress
+                .step(&format!("round {}, {config}; {case}", round + 1));
+            match alternate(ctx, &initramfs, (case, config), round, peaks) {
+                Ok(figures) => seen.entry((case, config)).or_default().push(figures),
                 Err(error) => {
-                    measured
-                        .unless_failed(Err(error), &[CASE], |_| row(config, COMPLETION, "s"))?;
+                    let of = row((case, config), COMPLETION, "s");
+                    measured.unless_failed(Err(error), &[case], |_| of)?;
                 }
             }
         }
     }
-    for (config, runs) in &seen {
-        measured.rows.extend(rows(*config, runs));
+    for (run, figures) in &seen {
+        measured.rows.extend(rows(*run, figures));
     }
     Ok(())
 }
 
-fn row(config: Config, metric: &'static str, unit: &'static str) -> Of<'static> {
+/// What is run: a case, and a configuration.
+type Run = (&'static str, Config);
+
+fn row((case, config): Run, metric: &'static str, unit: &'static str) -> Of<'static> {
     Of {
         part: PART.name,
-        case: CASE,
+        case,
         config,
         metric,
         unit,
     }
 }
 
-fn rows(config: Config, runs: &[Figures]) -> Vec<Row> {
+fn rows(run: Run, runs: &[Figures]) -> Vec<Row> {
     let times: Vec<_> = runs.iter().map(|run| run.completion_s).collect();
-    let mut completion = Row::of(row(config, COMPLETION, "s"), &times);
+    let mut completion = Row::of(row(run, COMPLETION, "s"), &times);
     if times.iter().any(Option::is_none) {
         completion.note = Some("the host killed a guest".to_owned());
     }
@@ -131,8 +143,8 @@ fn rows(config: Config, runs: &[Figures]) -> Vec<Row> {
     let kills: Vec<_> = runs.iter().map(|run| run.kills as f64).collect();
     let mut rows = vec![
         completion,
-        Row::of_values(row(config, "peaks_done", ""), &peaks),
-        Row::of_values(row(config, "kills", ""), &kills),
+        Row::of_values(row(run, "peaks_done", ""), &peaks),
+        Row::of_values(row(run, "kills", ""), &kills),
     ];
     let told: [(_, Get); 2] = [
         ("swapped_mib", |run| run.swapped_mib),
@@ -140,8 +152,11 @@ fn rows(config: Config, runs: &[Figures]) -> Vec<Row> {
     ];
     // What the kernel does not tell is no row.
     for (metric, get) in told {
-        let values: Option<Vec<_>> = runs.iter().map(|run| get(run).map(|v| v as f64)).collect();
-        rows.extend(values.map(|values| Row::of_values(row(config, metric, "MiB"), &values)));
+        let values: Option<Vec<_>> = runs
+            .iter()
+            .map(|figures| get(figures).map(|v| v as f64))
+            .collect();
+        rows.extend(values.map(|values| Row::of_values(row(run, metric, "MiB"), &values)));
     }
     rows
 }
@@ -149,7 +164,7 @@ fn rows(config: Config, runs: &[Figures]) -> Vec<Row> {
 fn alternate(
     ctx: &Ctx<'_>,
     initramfs: &[u8],
-    config: Config,
+    (case, config): Run,
     round: u32,
     peaks: u32,
 ) -> Result<Figures> {
@@ -158,13 +173,20 @@ fn alternate(
     let procs = group.procs()?;
     let mut guests = Vec::new();
     for i in 0..2 {
-        let log = format!("overcommit-{round}-{config}-{i}");
+        let unpaced = case == UNPACED;
+        let log = format!(
+            "overcommit-{round}-{config}{}-{i}",
+            if unpaced { "-unpaced" } else { "" }
+        );
         let boot = Boot {
             cgroup: Some(&procs),
             ..Boot::plain(&log, initramfs, MEM_MIB)
         };
         let mut subject = Subject::boot(ctx, &boot)?;
         subject.with(|subject| subject.enter(config))?;
+        if unpaced {
+            subject.call(&format!("echo 0 > {SYSFS}/reuse_budget_permille"))?;
+        }
         guests.push(subject);
     }
     guests[0].rest(SETTLE)?;
@@ -230,7 +252,7 @@ mod tests {
             group_peak_mib: Some(1946),
             ..Figures::default()
         };
-        let rows = rows(Config::Upstream2000, &[done, killed]);
+        let rows = rows((CASE, Config::Upstream2000), &[done, killed]);
         let row = |metric: &str| rows.iter().find(|row| row.metric == metric);
         let completion = row(COMPLETION).unwrap();
         assert_eq!((completion.min, completion.median), (Some(10.0), None));
