@@ -175,7 +175,7 @@ pub fn case_name(mib: u64, pages: Pages) -> String {
 }
 
 /// How long a configuration is watched at most.
-fn window(config: Config) -> Duration {
+pub fn window(config: Config) -> Duration {
     Duration::from_secs(match config {
         Config::Upstream2000 | Config::Unpatched2000 => 12,
         Config::Upstream250 | Config::Upstream100 | Config::Upstream0 | Config::PageHinting => 6,

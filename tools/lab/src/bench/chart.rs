@@ -15,7 +15,7 @@ use std::path::Path;
 
 const SIZE: (u32, u32) = (1280, 620);
 /// Width of the legend.
-const LEGEND: u32 = 160;
+const LEGEND: u32 = 200;
 const TEXT: RGBColor = RGBColor(0x40, 0x40, 0x40);
 
 /// The colour of a configuration in every picture.

@@ -23,7 +23,8 @@ What is quick at giving memory back may hint memory that is needed again at once
 The picture has a configuration's time until 95 % of a burst is back (part burst) to
 the right, and what it adds to the time of a cycle (part churn: 512 MiB, one task) over
 ``off`` upwards: the mean over the gaps as a dot, and from the least to the most of
-them as a line.  Better is further down and further left.  ``off`` never gives
+them as a line.  Where 95 % were not back while it was watched the dot is at the end of
+that time, and the legend says so.  Better is further down and further left.  ``off`` never gives
 anything back, and costs nothing.  It is drawn from the last run of these parts.",
     metrics: &[
         Metric {
@@ -107,9 +108,13 @@ fn picture(results: &Results, _: &Record, dir: &Path) -> Result<Vec<Picture>> {
             let back = results.row(PART.name, CASE, *config, BACK)?;
             let cost = results.row(PART.name, CASE, *config, COST)?;
             let mean = cost.samples.iter().flatten().sum::<f64>() / cost.n as f64;
-            // What was not back while it was watched is not drawn.
-            let x = back.median?;
+            // What was not back while it was watched was not for so long at least.
+            let watched = burst::window(*config).as_secs_f64();
+            let x = back.median.unwrap_or(watched);
             let mut curve = Curve::dots(*config, vec![(x, mean)]);
+            if back.median.is_none() {
+                curve.label = format!("{config}: not in {watched:.0} s");
+            }
             curve.whiskers = vec![[(x, cost.min?), (x, cost.max?)]];
             Some(curve)
         })
@@ -187,6 +192,12 @@ mod tests {
         let back = of(Config::PageHinting, BACK).unwrap();
         assert_eq!(back.median, Some(0.02));
         assert_eq!(of(Config::Off, BACK), None);
+        // One that was not back is drawn as well.
+        let ours = results
+            .rows
+            .iter_mut()
+            .find(|row| (row.config, &*row.metric) == (Config::PageHinting, BACK));
+        ours.unwrap().median = None;
         let dir = tempfile::tempdir().unwrap();
         let pictures = picture(&results, &Record::default(), dir.path()).unwrap();
         assert_eq!(pictures.len(), 1);
