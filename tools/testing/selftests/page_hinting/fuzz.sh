@@ -159,7 +159,7 @@ run_for() { # SECONDS
 	end=$((now + $1))
 	acts=0
 	# A slow guest takes longer.
-	while { [ "$now" -lt $end ] || [ $acts -lt 20 ]; } && [ ! -s $said ]; do
+	while { [ "$now" -lt $end ] || [ $acts -lt 5 ]; } && [ ! -s $said ]; do
 		act
 		acts=$((acts + 1))
 		echo "$now $did" >> $log
