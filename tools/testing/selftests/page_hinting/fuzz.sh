@@ -172,17 +172,6 @@ run_for() { # SECONDS
 	done
 }
 
-end_background() {
-	local pid
-
-	for pid in $background; do
-		kill "$pid" 2> /dev/null
-		wait "$pid" 2> /dev/null
-	done
-	background=
-	wait_for "all who used memory to end" nobody_is_left
-}
-
 nobody_is_left() {
 	! pidof zerocheck sysfs_write memhog > /dev/null
 }
@@ -213,7 +202,8 @@ test_in_any_order() {
 	done
 	state=$SEED
 	run_for "$FOR_SECONDS"
-	end_background || return
+	end_background
+	wait_for "all who used memory to end" nobody_is_left || return
 	ktap_print_msg "$acts things were done"
 	[ ! -s $said ] || fail "$(head -n 5 $said); before that: $(tail -n 20 $log | tr '\n' ';')"
 }

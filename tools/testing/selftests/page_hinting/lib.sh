@@ -94,8 +94,8 @@ run_tests() { # TEST...
 
 background=
 
-# Ends what a test left running and takes the module out.
-clean_up() {
+# Ends what runs in the background.
+end_background() {
 	local pid
 
 	for pid in $background; do
@@ -103,6 +103,11 @@ clean_up() {
 		wait "$pid" 2> /dev/null
 	done
 	background=
+}
+
+# Ends what a test left running and takes the module out.
+clean_up() {
+	end_background
 	# What sim_isolate.sh has allocated.
 	exec 4>&-
 	if sim_loaded; then
@@ -381,6 +386,10 @@ test_hints_after_the_restart() {
 
 memhog() { # ARGUMENT...: touches memory and frees it again at once
 	"$DIR/memhog" "$@" < /dev/null > /dev/null || fail "memhog $*: status $?"
+}
+
+no_memhog() {
+	! pidof memhog > /dev/null
 }
 
 # Starts to hold memory with known contents, until contents_are_right.

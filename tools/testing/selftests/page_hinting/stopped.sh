@@ -40,10 +40,6 @@ test_nothing_is_lost() {
 	counts_agree && requests_are_acked
 }
 
-no_memhog() {
-	! pidof memhog > /dev/null
-}
-
 run_tests \
 	test_the_guest_is_stopped \
 	test_nothing_is_lost

@@ -17,18 +17,8 @@ churn() { # ARGUMENT...
 }
 
 stop_churn() {
-	local pid
-
-	for pid in $background; do
-		kill "$pid"
-		wait "$pid" 2> /dev/null
-	done
-	background=
+	end_background
 	wait_for "the last memhog to end" no_memhog
-}
-
-no_memhog() {
-	! pidof memhog > /dev/null
 }
 
 load_and_unload() { # ROUNDS knob=value...

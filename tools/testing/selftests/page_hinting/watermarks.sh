@@ -89,7 +89,7 @@ cpus_have_less() {
 # even if they were for another burst less than a second before. In a second they would
 # be in any case: a guest that is too slow to see that is asked again.
 test_what_the_cpus_keep_follows() {
-	local try=0 begin freed=0 kept left
+	local try=0 begin freed kept left
 
 	echo 0 > $PCP_FRACTION && load_fresh || return
 	while [ $try -lt 10 ]; do
@@ -97,15 +97,14 @@ test_what_the_cpus_keep_follows() {
 		kept=$(pcp_kb)
 		wait_for "the CPUs to be drained" cpus_have_less || return
 		begin=$(uptime_ms)
-		memhog -t 192 || return
+		memhog -t 128 || return
 		kept=$(pcp_kb)
 		freed=$(uptime_ms)
-		left=$kept
-		until cpus_have_less || [ $(($(uptime_ms) - freed)) -gt 300 ]; do
+		until cpus_have_less || [ $(($(uptime_ms) - freed)) -gt 150 ]; do
 			sleep 0.02
 		done
 		left=$(pcp_kb)
-		[ "$kept" -lt 16384 ] || [ $(($(uptime_ms) - begin)) -ge 800 ] || break
+		[ "$kept" -lt 16384 ] || [ $(($(uptime_ms) - begin)) -ge 750 ] || break
 		try=$((try + 1))
 	done
 	[ $try -lt 10 ] || skip "the CPUs keep $kept KiB, or this guest is too slow" || return
