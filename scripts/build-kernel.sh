@@ -1,13 +1,14 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# build-kernel.sh release|debug|base|release-dwarf|base-dwarf
+# build-kernel.sh release|debug|base|release-dwarf|base-dwarf|kcsan|coverage|package
 #
 # Builds a guest kernel and prints its build directory (as O= has it, complete)
-# on stdout. release and debug have the series applied; base is without it; those
-# with dwarf have what tools that read dumps want to know. What is in the cache
-# already, from the same source, series, configuration and toolchain, is not built
-# again.
+# on stdout. base is without the series, all others have it applied; those with dwarf
+# have what tools that read dumps want to know, kcsan detects data races, coverage counts
+# which lines of the series are executed, and package is for a guest with Debian in it.
+# What is in the cache already, from the same source, series, configuration and toolchain,
+# is not built again.
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -15,13 +16,27 @@
 variant=${1:-release}
 configs=$root/scripts/configs
 
+# More words for the kernel's make.
+words=()
 case $variant in
 release | base) fragments=("$configs/release.config") need_mib=1500 ;;
 release-dwarf | base-dwarf) fragments=("$configs/release.config" "$configs/dwarf.config") need_mib=4000 ;;
 debug) fragments=("$configs/release.config" "$configs/debug.config") need_mib=2500 ;;
-*) die "no such kernel: $variant" "usage: scripts/build-kernel.sh release|debug|base|release-dwarf|base-dwarf" ;;
+package) fragments=("$configs/release.config" "$configs/package.config") need_mib=2500 ;;
+kcsan)
+	fragments=("$configs/release.config" "$configs/kcsan.config") need_mib=2500
+	words=(KCSAN_SANITIZE_page_alloc.o=y)
+	;;
+coverage)
+	fragments=("$configs/release.config" "$configs/coverage.config") need_mib=2000
+	mapfile -t words < <(series_sources | sed 's,.*/,,; s,\(.*\)\.c$,GCOV_PROFILE_\1.o=y,')
+	;;
+*) die "no such kernel: $variant" "usage: scripts/build-kernel.sh release|debug|base|release-dwarf|base-dwarf|kcsan|coverage|package" ;;
 esac
-if [ "${variant%-dwarf}" = base ]; then
+if [ -f "$configs/$kernel_series.config" ]; then
+	fragments+=("$configs/$kernel_series.config")
+fi
+if [[ $variant = base* ]]; then
 	patches=/nonexistent
 elif [ -n "$(series)" ]; then
 	fragments+=("$configs/series.config")
@@ -47,7 +62,7 @@ patch_tree() {
 # --- The configuration ------------------------------------------------------
 
 kmake() {
-	kernel_make "$entry/source" "$build" "$@"
+	kernel_make "$entry/source" "$build" "${words[@]}" "$@"
 }
 
 # What the fragments ask for, as NAME=VALUE, the last word on each.
@@ -82,7 +97,7 @@ configure() {
 prune() {
 	local old
 	rm -rf "$cache/kernel/"*.old
-	compgen -G "$cache/kernel/$variant-????????????????" | xargs -r -d '\n' ls -dt | tail -n +4 | while read -r old; do
+	compgen -G "$cache/kernel/$tag$variant-????????????????" | xargs -r -d '\n' ls -dt | tail -n +4 | while read -r old; do
 		(
 			exec 8>"$cache/lock/$(basename "$old")"
 			flock -n 8 || exit 0
@@ -102,14 +117,15 @@ pristine=$("$root/scripts/fetch-kernel.sh")
 
 key=$({
 	echo "$pristine"
-	series | xargs -r cat
+	series_code
 	cat "${fragments[@]}"
+	[ ${#words[@]} = 0 ] || echo "${words[@]}"
 	toolchain_id
 } | sha256sum | cut -c 1-16)
-entry=$cache/kernel/$variant-$key
+entry=$cache/kernel/$tag$variant-$key
 build=$entry/build
 
-lock "$cache/lock/$variant-$key"
+lock "$cache/lock/$(basename "$entry")"
 if [ ! -e "$entry/complete" ]; then
 	need_space "$cache/kernel" "$need_mib" "the $variant kernel"
 	make_dir "$build"

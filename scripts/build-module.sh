@@ -13,7 +13,7 @@
 
 variant=${1:-release}
 [ $# = 0 ] || shift
-out=$root/out/module/$variant
+out=$root/out/module/$tag$variant
 case " $* " in
 *" CLIPPY=1 "*) out=$out-clippy ;;
 esac
@@ -31,7 +31,7 @@ use_toolchain
 
 # shellcheck disable=SC2317 # called by progress and run
 mmake() {
-	make -C "$build" M="$root" MO="$out" LLVM="$llvm" -j"$jobs" "${arguments[@]}" "$@"
+	make -C "$build" M="$root" MO="$out" LLVM="$llvm" "${rust_words[@]}" -j"$jobs" "${arguments[@]}" "$@"
 }
 
 make_dir "$out"

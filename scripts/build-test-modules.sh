@@ -13,7 +13,7 @@
 
 variant=${1:-release}
 [ $# = 0 ] || shift
-out=$root/out/test-modules/$variant
+out=$root/out/test-modules/$tag$variant
 log=$out/build.log
 installed=$root/out/selftests
 
@@ -31,10 +31,10 @@ for kbuild in "$root"/tools/testing/selftests/page_hinting/*/Kbuild; do
 	source=$(dirname "$kbuild")
 	name=$(basename "$source")
 	# What needs the series cannot be built for the kernel without it.
-	[ "${variant%-dwarf}" != base ] || ! grep -qs '<linux/page_hinting.h>' "$source"/*.c || continue
+	[[ $variant != base* ]] || ! grep -qs '<linux/page_hinting.h>' "$source"/*.c || continue
 	make_dir "$out/$name"
 	progress "$log" '^  [A-Z]' "the $variant test module $name" \
-		make -C "$build" M="$source" MO="$out/$name" LLVM="$llvm" -j"$jobs" "$@" modules || {
+		make -C "$build" M="$source" MO="$out/$name" LLVM="$llvm" "${rust_words[@]}" -j"$jobs" "$@" modules || {
 		disk_full "$out" || cat "$log" >&2
 		die "the test module $name was not built for the $variant kernel"
 	}

@@ -1,6 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
+# fetch-kernel.sh [cached]
+#
 # Gets the source of the kernel that the series is made for, unpacked into the
 # cache, and prints its directory on stdout. In this order:
 #
@@ -11,6 +13,8 @@
 #   4. kernel.org's tarball, checked against the checksums published with it;
 #   5. if the pinned version is nowhere: the newest of its series that Debian
 #      or the cache has and that the patches apply to.
+#
+# With cached, it fails where it would have to download something.
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -218,6 +222,7 @@ tree=
 [ -z "${KERNEL_SRC:-}" ] || from_user
 tree=$(cached "$kernel_version" | head -n 1)
 [ -z "$tree" ] || found "$tree"
+[ "${1:-}" != cached ] || exit 1
 from_debian_pinned && found "$tree"
 from_kernel_org && found "$tree"
 

@@ -21,9 +21,21 @@ jobs=${JOBS:-$(nproc)}
 # each other's programs, as cargo goes by the files' times.
 cargo_target=$root/out/cargo
 
-# The kernel that the series is made for, and where the series is.
-kernel_series=7.3
-kernel_version=7.3.4
+# The kernel that the series is made for, and where the series is: KERNEL_SERIES chooses
+# one of those in patches/. What is built for others than the first has its number in its
+# name. rustc_max is the oldest rustc that builds it no more.
+kernel_series=${KERNEL_SERIES:-7.3}
+tag=$kernel_series-
+rustc_max=
+case $kernel_series in
+7.3) kernel_version=7.3.4 tag= ;;
+6.18) kernel_version=6.18.15 rustc_max=1.95.0 ;;
+*)
+	printf 'page_hinting: error: there is no series for Linux %s\n' "$kernel_series" >&2
+	printf 'page_hinting:        KERNEL_SERIES is one of: 7.3 6.18\n' >&2
+	exit 1
+	;;
+esac
 patches=$root/patches/$kernel_series
 
 # What a make above us was told is not meant for the kernel's make or cargo's.
@@ -154,6 +166,21 @@ trap 'on_signal 15' TERM
 trap 'on_signal 1' HUP
 trap on_exit EXIT
 
+# build_guest VARIANT: all that the lab needs to test that kernel; sets $kernel to its build
+# directory and $module.
+build_guest() {
+	local built
+	built=$(mktemp)
+	at_exit "rm -f $built"
+	run "$root/scripts/build-kernel.sh" "$1" >"$built"
+	kernel=$(cat "$built")
+	run "$root/scripts/build-module.sh" "$1" >"$built"
+	# shellcheck disable=SC2034 # for who calls it
+	module=$(cat "$built")
+	run "$root/scripts/build-lab.sh"
+	run "$root/scripts/build-test-modules.sh" "$1" >/dev/null
+}
+
 # progress LOG PATTERN WHAT COMMAND...: run COMMAND with its output in LOG, and
 # show the time and how many lines of it match PATTERN: on a terminal every
 # second, else every 30 s.
@@ -229,18 +256,34 @@ use_toolchain() {
 		RUST_LIB_SRC=$(rust_src_cache)/library
 		export RUST_LIB_SRC
 	fi
+	if [ -d "$older_rust" ] && needs_older_rust; then
+		kernel_rustc=$older_rust/rustc
+		rust_words=("RUSTC=$kernel_rustc" "HOSTRUSTC=$kernel_rustc")
+		RUST_LIB_SRC=$older_rust/library
+		export RUST_LIB_SRC
+	fi
+}
+
+# What the kernel and the module are built with, if it is not the rustc on the PATH: words
+# for their make.
+kernel_rustc=rustc
+rust_words=()
+older_rust=$cache/rust-1.85
+
+needs_older_rust() {
+	[ -n "$rustc_max" ] && version_ge "$(rustc_version)" "$rustc_max"
 }
 
 # kernel_make SOURCE BUILD ARGUMENT...: the kernel's make, always with the same words, or
 # it would build all anew.
 kernel_make() {
-	make -C "$1" O="$2" ARCH=x86_64 LLVM="$llvm" LOCALVERSION= \
+	make -C "$1" O="$2" ARCH=x86_64 LLVM="$llvm" "${rust_words[@]}" LOCALVERSION= \
 		KBUILD_BUILD_USER=page_hinting KBUILD_BUILD_HOST=localhost -j"$jobs" "${@:3}"
 }
 
 # What the result of a build depends on, besides its sources.
 toolchain_id() {
-	rustc -vV
+	"$kernel_rustc" -vV
 	bindgen --version
 	"clang$llvm" --version | head -n 1
 	"ld.lld$llvm" --version
@@ -256,7 +299,7 @@ build_alloc_bench() {
 	lock "$3/$1/lock"
 	progress "$to.log" '^  [A-Z]' "the test module alloc_bench for $1" \
 		make -C "$2" M="$root/tools/testing/selftests/page_hinting/alloc_bench" MO="$to" \
-		LLVM="$llvm" -j"$jobs" modules || {
+		LLVM="$llvm" "${rust_words[@]}" -j"$jobs" modules || {
 		disk_full "$3" || cat "$to.log" >&2
 		die "the test module alloc_bench was not built for the $1 kernel"
 	}
@@ -340,6 +383,15 @@ series() {
 	compgen -G "$patches/*.patch" | sort || true
 }
 
+# series_code: what of the series a kernel is built from: neither documents nor logs.
+series_code() {
+	# shellcheck disable=SC2016
+	series | xargs -r awk '
+		FNR == 1 { code = 0 }
+		/^diff --git / { code = $3 !~ "^a/(Documentation/|MAINTAINERS$)" }
+		code'
+}
+
 # series_files TREE: those files of TREE which the series changes.
 series_files() {
 	local patch file
@@ -348,6 +400,11 @@ series_files() {
 	done | sort -u | while read -r file; do
 		[ ! -f "$1/$file" ] || printf '%s\n' "$file"
 	done
+}
+
+# series_sources: the C files that the series changes, in the pristine tree or not.
+series_sources() {
+	series | xargs -r sed -nE 's,^\+\+\+ b/([^[:space:]]+\.c)$,\1,p' | sort -u
 }
 
 # series_git GITDIR TREE ARG...: git with nobody's own settings. The repository

@@ -29,7 +29,7 @@ at_exit "rm -f $built"
 run "$root/scripts/build-module.sh" release >"$built"
 module=$(cat "$built")
 
-out=$root/out/series-each
+out=$root/out/${tag}series-each
 tree=$out/source
 build=$out/build
 configs=$root/scripts/configs
@@ -44,13 +44,12 @@ series_begin "$out/source.git" "$tree"
 # on from there.
 # shellcheck disable=SC2317 # called by progress
 build() {
-	local kmake=(make -C "$tree" O="$build" ARCH=x86_64 "LLVM=$llvm" LOCALVERSION=
-		KBUILD_BUILD_USER=page_hinting KBUILD_BUILD_HOST=localhost -j"$jobs")
+	local fragments=("$configs/release.config" "$configs/series.config")
 
-	"${kmake[@]}" -s tinyconfig || return
-	(cd "$build" && "$tree/scripts/kconfig/merge_config.sh" -Q -m .config \
-		"$configs/release.config" "$configs/series.config" >/dev/null) || return
-	"${kmake[@]}" -s olddefconfig && "${kmake[@]}" bzImage
+	[ ! -f "$configs/$kernel_series.config" ] || fragments+=("$configs/$kernel_series.config")
+	kernel_make "$tree" "$build" -s tinyconfig || return
+	(cd "$build" && "$tree/scripts/kconfig/merge_config.sh" -Q -m .config "${fragments[@]}" >/dev/null) || return
+	kernel_make "$tree" "$build" -s olddefconfig && kernel_make "$tree" "$build" bzImage
 }
 
 # one NAME: the tree as it is now.

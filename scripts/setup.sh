@@ -1,15 +1,18 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
+# setup.sh [PACKAGE:PROBE...]
+#
 # Makes this machine, a Debian 12 or 13, able to build the guest kernel and the
 # module and to boot guests. Installs what is missing, and only that; quick when
-# nothing is. The kernel's source is fetch-kernel.sh's.
+# nothing is. The kernel's source is fetch-kernel.sh's. Of packages that few need,
+# those named, each with a command or the path of a file that it brings.
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 # A script that has called this already says so to those which it calls.
-[ -z "${PAGE_HINTING_SET_UP:-}" ] || exit 0
+[ -z "${PAGE_HINTING_SET_UP:-}" ] || [ $# -gt 0 ] || exit 0
 
 rustc_min=1.85.0
 bindgen_min=0.71.1
@@ -48,8 +51,12 @@ need ca-certificates /etc/ssl/certs/ca-certificates.crt
 need debian-archive-keyring /usr/share/keyrings/debian-archive-keyring.gpg
 need busybox-static /bin/busybox
 need qemu-system-x86 qemu-system-x86_64
+need qemu-utils qemu-img
 need shellcheck shellcheck
 need python3-sphinx sphinx-build
+for more; do
+	need "${more%%:*}" "${more#*:}"
+done
 [ -n "$(find_llvm)" ] || missing+=(clang-19 lld-19 llvm-19 libclang1-19)
 
 # candidate PACKAGE: the upstream version that apt would install.
@@ -94,26 +101,27 @@ apt_install() {
 
 # All packages of one QEMU have one version. Where some of them are from the
 # backports, apt would remove them for the rest of an older one, which it prefers.
-qemu_from_backports() {
+qemu_from_backports() { # PACKAGE...
 	local have codename
 	have=$(dpkg-query -W -f '${Version}\n' qemu-utils 'qemu-system-*' 2>/dev/null | awk '/~bpo/ && !n++') || true
 	[ -n "$have" ] || return
 	! apt-cache policy qemu-system-x86 | grep -F "Candidate: $have" >/dev/null || return
 	codename=$(debian_codename)
-	say "installing qemu-system-x86 $have from $codename-backports, as other packages of QEMU here are from there"
+	say "installing $* $have from $codename-backports, as other packages of QEMU here are from there"
 	private_apt "$(debian_mirror)" "$codename" "$codename-updates" "$codename-backports" &&
-		apt_install -c="$cache/apt/apt.conf" -t "$codename-backports" qemu-system-x86
+		apt_install -c="$cache/apt/apt.conf" -t "$codename-backports" "$@"
 }
 
 install_packages() {
-	local command="apt-get install --no-install-recommends -y ${missing[*]}"
+	local qemu command="apt-get install --no-install-recommends -y ${missing[*]}"
 	command -v apt-get >/dev/null ||
 		die "missing, and this is no Debian: ${missing[*]}" "install what these Debian packages have"
 	may_be_root || die "packages are missing; as root, run this one command, then this one again:" "  $command"
 	say "installing: ${missing[*]}"
 	export DEBIAN_FRONTEND=noninteractive
-	if [[ " ${missing[*]} " = *" qemu-system-x86 "* ]] && qemu_from_backports; then
-		mapfile -t missing < <(printf '%s\n' "${missing[@]}" | grep -vx qemu-system-x86)
+	mapfile -t qemu < <(printf '%s\n' "${missing[@]}" | grep '^qemu-')
+	if [ ${#qemu[@]} -gt 0 ] && qemu_from_backports "${qemu[@]}"; then
+		mapfile -t missing < <(printf '%s\n' "${missing[@]}" | grep -v '^qemu-')
 	fi
 	[ ${#missing[@]} = 0 ] || apt_install "${missing[@]}" || {
 		disk_full /var || true
@@ -212,6 +220,56 @@ if ! have_rust_src; then
 	have_rust_src ||
 		die "no source of Rust $(rustc_version)'s standard library, which the kernel compiles" \
 			"install rust-src of exactly this version: rustup component add rust-src, or Debian's package"
+fi
+
+# --- An older Rust, for a kernel that needs one -------------------------------
+
+# Debian's packages of it, unpacked but not installed: the one on the PATH stays.
+older_rust_from_debian() {
+	local mirror codename names name version deb
+	mirror=$(debian_mirror)
+	codename=$(debian_codename)
+	private_apt "$mirror" "$codename" "$codename-updates" || return 1
+	for names in "rustc-web libstd-rust-web-1.85 libstd-rust-web-dev rust-web-src" \
+		"rustc libstd-rust-1.85 libstd-rust-dev rust-src"; do
+		rm -rf "$older_rust.tmp"
+		make_dir "$older_rust.tmp/packages"
+		for name in $names; do
+			version=$(apt_cache madison "$name" 2>/dev/null |
+				awk -F ' *[|] *' '/Packages/ && $2 ~ /^1\.85\./ { print $2; exit }')
+			[ -n "$version" ] || continue 2
+			(cd "$older_rust.tmp/packages" && apt_get download "$name=$version") || return 1
+		done
+		for deb in "$older_rust.tmp"/packages/*.deb; do
+			case $deb in
+			*-src_*) run unpack_library "$deb" "$older_rust.tmp" || return 1 ;;
+			*) run dpkg-deb -x "$deb" "$older_rust.tmp" || return 1 ;;
+			esac
+		done
+		rm -r "$older_rust.tmp/packages"
+		# The programs are where they were not built to be.
+		cat >"$older_rust.tmp/rustc" <<-END
+			#!/bin/sh
+			LD_LIBRARY_PATH=$older_rust/$lib exec $older_rust/usr/bin/rustc "\$@"
+		END
+		chmod 755 "$older_rust.tmp/rustc"
+		mv "$older_rust.tmp" "$older_rust"
+		return
+	done
+	return 1
+}
+
+if needs_older_rust && [ ! -d "$older_rust" ]; then
+	lock "$cache/lock/tools"
+	[ -d "$older_rust" ] || {
+		rm -rf "$older_rust.tmp"
+		need_space "$cache" 1500 "an older Rust"
+		say "getting Rust 1.85: rustc $(rustc_version) does not build Linux $kernel_series"
+		older_rust_from_debian ||
+			die "there is no rustc that builds Linux $kernel_series" \
+				"put a rustc before $rustc_max and its rust-src on the PATH, or check the network"
+	}
+	"$older_rust/rustc" --version >/dev/null || die "$older_rust/rustc does not run" "remove $older_rust, and run the same command again"
 fi
 
 # --- QEMU -------------------------------------------------------------------
