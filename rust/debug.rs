@@ -3,6 +3,7 @@
 //! The table of free areas and the state of the pacing, in debugfs.
 
 use kernel::{
+    c_str,
     debugfs::{
         Dir,
         File, //
@@ -37,13 +38,13 @@ pub(crate) struct Files {
 impl Files {
     /// Creates the directory. Without debugfs there is none, and no error.
     pub(crate) fn new(shared: Arc<Shared>) -> Result<Self> {
-        let dir = Dir::new(c"page_hinting");
+        let dir = Dir::new(c_str!("page_hinting"));
         let zones = KBox::pin_init(
-            dir.read_callback_file(c"zones", (), &|(), f| zones(f)),
+            dir.read_callback_file(c_str!("zones"), (), &|(), f| zones(f)),
             GFP_KERNEL,
         )?;
         let pacing = KBox::pin_init(
-            dir.read_callback_file(c"pacing", shared, &|shared, f| pacing(shared, f)),
+            dir.read_callback_file(c_str!("pacing"), shared, &|shared, f| pacing(shared, f)),
             GFP_KERNEL,
         )?;
 
@@ -102,5 +103,5 @@ fn pacing(shared: &Shared, f: &mut fmt::Formatter<'_>) -> fmt::Result {
 
     writeln!(f, "balance_us {}", pacing.balance_us.load(Relaxed))?;
     writeln!(f, "price_ns {}", pacing.price_ns.load(Relaxed))?;
-    writeln!(f, "paced {}", u32::from(pacing.paced.load(Relaxed)))
+    writeln!(f, "paced {}", pacing.paced.load(Relaxed))
 }

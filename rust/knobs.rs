@@ -5,6 +5,7 @@
 use core::ffi::c_void;
 
 use kernel::{
+    c_str,
     error::to_result,
     ffi::{
         c_char,
@@ -188,15 +189,15 @@ impl Status {
         (status, state.oldest_ns())
     }
 
-    /// The ABI's word for it.
+    /// The ABI's word for it. (`c""` is of another type than the kernel's in Linux 6.18.)
     fn word(self) -> &'static CStr {
         match self {
-            Self::NoQueue => c"no-queue",
-            Self::Stalled => c"stalled",
-            Self::Hinting => c"hinting",
-            Self::Off => c"off",
-            Self::Paced => c"paced",
-            Self::Idle => c"idle",
+            Self::NoQueue => c_str!("no-queue"),
+            Self::Stalled => c_str!("stalled"),
+            Self::Hinting => c_str!("hinting"),
+            Self::Off => c_str!("off"),
+            Self::Paced => c_str!("paced"),
+            Self::Idle => c_str!("idle"),
         }
     }
 }

@@ -65,8 +65,8 @@ fn kb_to_pages(kb: u64) -> u64 {
 
 /// What the thread tells of the pacing. Written by the thread alone.
 struct PacingState {
-    /// Memory is held back.
-    paced: Atomic<bool>,
+    /// Memory is held back, if it is not 0. (There is no atomic `bool` in Linux 6.18.)
+    paced: Atomic<u32>,
     /// Reuse that can be paid for, in microseconds; below zero it is a debt.
     balance_us: Atomic<i64>,
     /// Price of a granule, in nanoseconds.
@@ -99,7 +99,7 @@ impl Shared {
                 flushes <- flush::Flushes::new(),
                 stats: stats::Stats::new(),
                 pacing: PacingState {
-                    paced: Atomic::new(false),
+                    paced: Atomic::new(0),
                     balance_us: Atomic::new(0),
                     price_ns: Atomic::new(0),
                 },
@@ -158,7 +158,7 @@ impl Shared {
 
     /// Whether memory is held back because it may be needed again soon.
     fn is_paced(&self) -> bool {
-        self.pacing.paced.load(Relaxed)
+        self.pacing.paced.load(Relaxed) != 0
     }
 
     /// Unhinted memory that the knobs make eligible, in pages.

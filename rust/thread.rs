@@ -11,7 +11,6 @@ use core::ffi::c_void;
 
 use kernel::{
     error::to_result,
-    pr_warn_once,
     prelude::*,
     sync::{
         atomic::Relaxed,
@@ -186,6 +185,8 @@ struct Turns {
     /// A cycle goes on.
     busy: bool,
     stalled: bool,
+    /// The log says already that the host does not answer.
+    warned: bool,
     status: Option<Status>,
 }
 
@@ -211,6 +212,7 @@ impl Turns {
             paced: false,
             busy: false,
             stalled: false,
+            warned: false,
             status: None,
         }
     }
@@ -307,7 +309,7 @@ impl Turns {
             self.follow_up = None;
             self.much = None;
         }
-        shared.pacing.paced.store(self.paced, Relaxed);
+        shared.pacing.paced.store(self.paced.into(), Relaxed);
 
         let state = queue::State::now();
         if state.in_flight() && !queue::arm() {
@@ -502,7 +504,11 @@ impl Turns {
             if self.stalled {
                 shared.stats.stalled();
                 queue::trace_stall(state.oldest_ns());
-                pr_warn_once!("the host does not answer; hinting goes on when it does\n");
+                // (pr_warn_once!() came after Linux 6.18.)
+                if !self.warned {
+                    self.warned = true;
+                    pr_warn!("the host does not answer; hinting goes on when it does\n");
+                }
             }
         }
 

@@ -58,6 +58,13 @@ const SLOT_NS: u64 = 600_000_000;
 /// Parts of the window: it covers 4.2 to 4.8 seconds.
 const SLOTS: usize = 8;
 
+/// Parts of the window that go at one look at most while a cycle goes on.
+///
+/// Looks come every 2 s at least, unless the thread had no CPU; what nobody looked at then is no
+/// time in which nothing was used, so that a cycle is not over because of it. The window is longer
+/// by then than it is said to be.
+const SLOTS_A_LOOK: u64 = 4;
+
 /// The window at its longest, in nanoseconds.
 const WINDOW_NS: u64 = SLOTS as u64 * SLOT_NS;
 
@@ -269,14 +276,19 @@ impl Pacing {
     /// Lets the oldest parts of the window and of the time before it go.
     fn advance(&mut self, last: &Look, look: &Look) {
         let parts = |ns| look.now_ns / ns - last.now_ns / ns;
-        // CAST: At most the number of slots.
-        let gone = parts(SLOT_NS).min(SLOTS as u64) as usize;
+        let most = if self.holding {
+            SLOTS_A_LOOK
+        } else {
+            SLOTS as u64
+        };
+        let gone = parts(SLOT_NS).min(most);
         let [.., newest] = &mut self.lately;
 
-        for slot in self.slots.iter().take(gone) {
+        // CAST: It is small.
+        for slot in self.slots.iter().take(gone as usize) {
             *newest = newest.saturating_add(slot.hinted);
         }
-        shift(&mut self.slots, parts(SLOT_NS), Slot::EMPTY);
+        shift(&mut self.slots, gone, Slot::EMPTY);
         shift(&mut self.lately, parts(LATELY_NS), 0);
     }
 

@@ -359,6 +359,29 @@ fn a_clock_that_goes_back_pays_nothing() {
     assert!(guest.pacing.balance_ns() <= balance);
 }
 
+/// As happens where the thread gets no CPU for seconds.
+#[test]
+fn a_cycle_outlasts_looks_that_are_missed() {
+    let mut guest = Guest::new(TERMS, SIZE);
+
+    for _ in 0..10 {
+        guest.cycle(800, 200, 200);
+    }
+    assert!(guest.decision.busy);
+    let hinted = guest.hinted;
+
+    // It goes on meanwhile, and is at its low when there is a look, and at its top at the next.
+    for _ in 0..4 {
+        guest.allocate(800);
+        guest.look();
+        guest.now += 7 * SECOND;
+        guest.free(800);
+        guest.look();
+        assert!(guest.decision.paced);
+    }
+    assert_eq!(guest.hinted, hinted);
+}
+
 /// In debt, what is quiet goes by the trickle's worth: a slot's inflow or the largest block.
 #[test]
 fn what_is_quiet_trickles_in_debt() {
@@ -455,9 +478,9 @@ proptest! {
         let end = guest.now + guest.bound_ns();
         while guest.unhinted != 0 {
             prop_assert!(guest.now < end, "{} are left", guest.unhinted);
-            // Nothing else makes the thread look.
+            // Nothing else makes the thread look, but that it does so every two seconds.
             prop_assert!(guest.decision.paced && guest.decision.again_ns <= end);
-            guest.now += guest.decision.again_ns;
+            guest.now += guest.decision.again_ns.min(TRICKLE_NS);
             guest.look();
         }
         // And then nobody looks more often than ever.
