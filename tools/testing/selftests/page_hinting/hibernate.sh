@@ -35,7 +35,7 @@ test_resumes_and_hints_anew() {
 		hinted=$(get stats/hinted_kb)
 		hibernate || return
 		# What is free then is hinted once more, most of it without being used.
-		wait_for "hinted_kb of $hinted and half of the free memory" \
+		goes_on "hinted_kb of $hinted and half of the free memory" \
 			stat_at_least hinted_kb $((hinted + $(buddy_kb) / 2)) &&
 		wait_settled || return
 		i=$((i + 1))

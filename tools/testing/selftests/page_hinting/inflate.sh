@@ -26,23 +26,17 @@ set_balloon() { # MIB, which the guest is to have
 test_while_memory_is_used_and_freed() {
 	local i=0 ret=0
 
-	load_fresh && set_knob min_order 0 || return
+	hold_contents 64 && load_fresh && set_knob min_order 0 || return
 	full=$(actual_mib)
 	[ "${full:-0}" -gt $((2 * MIB)) ] || fail "a guest of '$full' MiB" || return
 	drop_caches
 	take_stock || return
-	while :; do
-		"$DIR/memhog" -t 128
-		"$DIR/memhog" -T 16
-	done < /dev/null > /dev/null 2>&1 &
-	background=$!
+	use_memory
 	while [ $i -lt $CYCLES ] && [ $ret -eq 0 ]; do
 		set_balloon $((full - MIB)) && set_balloon "$full" || ret=$?
 		i=$((i + 1))
 	done
-	kill "$background"
-	wait "$background" 2> /dev/null
-	background=
+	end_background
 	[ $ret -eq 0 ] && wait_settled && nothing_is_lost && counts_agree && lists_agree
 }
 
@@ -52,7 +46,7 @@ test_what_it_gives_back_is_hinted() {
 
 	load_fresh && wait_settled && set_balloon $((full - MIB)) && wait_settled || return
 	want=$(($(get stats/hinted_kb) + MIB * 1024 * 3 / 4))
-	set_balloon "$full" && wait_for "hinted_kb of $want" stat_at_least hinted_kb $want && wait_settled
+	set_balloon "$full" && goes_on "hinted_kb of $want" stat_at_least hinted_kb $want && wait_settled
 }
 
 test_the_module_goes_and_comes_meanwhile() {
@@ -67,4 +61,5 @@ need_host || {
 run_tests \
 	test_while_memory_is_used_and_freed \
 	test_what_it_gives_back_is_hinted \
-	test_the_module_goes_and_comes_meanwhile
+	test_the_module_goes_and_comes_meanwhile \
+	test_contents_stay

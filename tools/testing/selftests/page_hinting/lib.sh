@@ -93,6 +93,8 @@ run_tests() { # TEST...
 }
 
 background=
+# The process that holds contents, if any.
+holder=
 
 # Ends what runs in the background.
 end_background() {
@@ -108,6 +110,7 @@ end_background() {
 # Ends what a test left running and takes the module out.
 clean_up() {
 	end_background
+	let_contents_go
 	# What sim_isolate.sh has allocated.
 	exec 4>&-
 	if sim_loaded; then
@@ -329,6 +332,41 @@ stays_settled() {
 	is_settled && sleep 0.15 && is_settled
 }
 
+# How long hinting may take to go on by itself once what kept it from that is over, in
+# seconds. A tenth of it is usual; a debug guest on a busy machine takes longer.
+GOES_ON=10
+[ ! -e /sys/kernel/debug/page_hinting_check ] || GOES_ON=30
+
+# Like wait_for, of what the module does by itself after a fault: it does so in time, and
+# how long it took is printed.
+goes_on() { # WHAT COMMAND...
+	local up begin took
+
+	read -r up _ < /proc/uptime
+	begin=${up%.*}${up#*.}
+	wait_for "$@" || return
+	read -r up _ < /proc/uptime
+	took=$((${up%.*}${up#*.} - begin))
+	ktap_print_msg "after $((took / 100)).$((took / 10 % 10)) s: $1"
+	[ $took -le $((GOES_ON * 100)) ] || fail "that took more than $GOES_ON s"
+}
+
+# Memory is used and freed again: fresh it is zero, and what is written to it stays.
+verify_memory() { # MIB
+	"$DIR/zerocheck" "$1" > /tmp/verified 2>&1 < /dev/null ||
+		fail "zerocheck $1: status $?, $(cat /tmp/verified)"
+}
+
+# Memory that is freed now is hinted, beside what was out before; the second time it is
+# used while it may be on its way.
+hints_freed() { # MIB
+	local want
+
+	want=$(($(get stats/hinted_kb) + $(get stats/isolated_kb) + $1 * 512))
+	verify_memory "$1" && verify_memory "$1" &&
+	goes_on "hinted_kb of $want" stat_at_least hinted_kb $want
+}
+
 requests_are_acked() {
 	[ "$(get stats/acks)" -eq "$(get stats/requests)" ]
 }
@@ -344,7 +382,7 @@ host() { # REQUEST...
 	# An empty line may have been sent to wake the guest.
 	while [ -z "$answer" ]; do
 		# shellcheck disable=SC3045 # busybox has it
-		read -r -t "$WAIT" answer <&"$PAGE_HINTING_HOST" ||
+		read -r -t $((WAIT * 4)) answer <&"$PAGE_HINTING_HOST" ||
 			fail "no answer to: host $*" || return
 	done
 	case $answer in
@@ -361,25 +399,49 @@ need_host() {
 	[ -n "$PAGE_HINTING_HOST" ] || skip "the host takes no requests (PAGE_HINTING_HOST)"
 }
 
-# For a test of a restart: memory is used and freed all the time, and much of it is
-# hinted by now, blocks of every order.
-hint_all_the_time() {
-	load_fresh && set_knob min_order 0 || return
+# From now on memory is used and freed all the time, until end_background.
+use_memory() {
 	while :; do
 		"$DIR/memhog" -t 128
 		"$DIR/memhog" -T 32
 	done < /dev/null > /dev/null 2>&1 &
-	wait_for "hinting to be going on" stat_at_least hinted_kb 262144
+	background="$background $!"
+}
+
+hints_more() { # MIB [goes_on]
+	local want
+
+	want=$(($(get stats/hinted_kb) + $1 * 1024))
+	"${2:-wait_for}" "another $1 MiB to be hinted" stat_at_least hinted_kb $want
+}
+
+# For a test of a restart: memory is used and freed all the time, and much of it is
+# hinted by now, blocks of every order.
+hint_all_the_time() {
+	load_fresh && set_knob min_order 0 || return
+	use_memory
+	hints_more 256
+}
+
+# For a test of what the host does to the whole guest: blocks of every order are hinted,
+# and what memory there is is known, with the contents of some of it.
+before_the_host_acts() { # MIB
+	need_host || return
+	drop_caches
+	load_fresh && set_knob min_order 0 && wait_settled && take_stock && hold_contents "$1"
+}
+
+# And what must hold after it, when nobody uses memory any more.
+all_is_there_again() {
+	end_background
+	wait_for "all who used memory to end" no_memhog && wait_settled && nothing_is_lost &&
+	counts_agree && wait_for "an ack for each request" requests_are_acked
 }
 
 # In the guest after it: nothing is left of the module, and all begins anew.
 test_hints_after_the_restart() {
-	local want
-
-	nothing_left && load && set_knob min_order 0 && wait_settled && take_stock || return
-	want=$(($(get stats/hinted_kb) + 65536))
-	memhog -t 128 && wait_for "hinted_kb of $want" stat_at_least hinted_kb $want &&
-	nothing_is_lost && wait_settled
+	nothing_left && load && set_knob min_order 0 && hints_freed 128 && take_stock &&
+	hold_contents 64 && hints_freed 128 && contents_are_right && nothing_is_lost && wait_settled
 }
 
 # --- memory ---
@@ -392,25 +454,46 @@ no_memhog() {
 	! pidof memhog > /dev/null
 }
 
-# Starts to hold memory with known contents, until contents_are_right.
-hold_contents() { # MIB
-	"$DIR/zerocheck" -s 3600 "$1" > /tmp/contents 2>&1 < /dev/null &
+# Starts to hold memory with known contents, until contents_are_right, in the same test
+# or in another.
+hold_contents() { # MIB [WRAPPER...]
+	local mib=$1
+
+	shift
+	let_contents_go
+	"$@" "$DIR/zerocheck" -s 86400 "$mib" > /tmp/contents 2>&1 < /dev/null &
 	holder=$!
-	background="$background $holder"
 	# All of it is allocated and written once the process sleeps.
-	wait_for "zerocheck to hold $1 MiB" holds "$1"
+	wait_for "zerocheck to hold $mib MiB" holds "$mib" || fail "zerocheck: $(cat /tmp/contents)"
+}
+
+let_contents_go() {
+	[ -n "$holder" ] || return 0
+	kill "$holder" 2> /dev/null
+	wait "$holder" 2> /dev/null
+	holder=
 }
 
 holds() { # MIB
 	local rss
 
-	rss=$(awk '/^VmRSS:/ { print $2 }' "/proc/$holder/status") &&
+	rss=$(awk '/^VmRSS:/ { print $2 }' "/proc/$holder/status" 2> /dev/null) &&
 	[ "${rss:-0}" -ge $(($1 * 1024)) ] && grep -q '^State:.*sleeping' "/proc/$holder/status"
 }
 
 contents_are_right() {
+	local ret=0
+
+	[ -n "$holder" ] || fail "nobody holds any contents" || return
 	kill -USR1 "$holder"
-	wait "$holder" || fail "zerocheck: $(cat /tmp/contents)"
+	wait "$holder" || ret=$?
+	holder=
+	[ $ret -eq 0 ] || fail "zerocheck: status $ret, $(cat /tmp/contents)"
+}
+
+# The last test of a file whose first test holds some.
+test_contents_stay() {
+	contents_are_right
 }
 
 nr_areas() { # free areas of at least min_order, in all zones
@@ -767,6 +850,33 @@ hold_block() {
 		tries=$((tries + 1))
 	done
 	fail "each of $TRIES blocks was of a CMA area"
+}
+
+# --- memory hot-remove ---
+
+MEMORY=/sys/devices/system/memory
+
+memory_state() { # STATE: prints the errno
+	"$DIR/sysfs_write" "$memory/state" "$1"
+}
+
+# Finds memory that can be offlined and leaves it so: sets $memory to its
+# directory, and $first and $number to its pages.
+find_memory() {
+	local dir index
+
+	read -r number < $MEMORY/block_size_bytes
+	number=$((0x$number / 4096))
+	for dir in $(printf '%s\n' $MEMORY/memory[0-9]* | sort -r -t y -k 4n); do
+		read -r index < "$dir/phys_index"
+		first=$((0x$index * number))
+		memory=$dir
+		if ! in_cma $first $number && [ "$(memory_state offline)" = ok ]; then
+			return
+		fi
+	done
+	memory=
+	fail "no memory can be offlined"
 }
 
 # --- memory failure ---

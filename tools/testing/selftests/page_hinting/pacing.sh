@@ -62,6 +62,41 @@ test_idle_is_hinted() {
 	[ "$took" -le 20 ] || fail "what was held back was hinted after $took s"
 }
 
+# What the per-CPU lists hold is used at once by the next turn of a cycle. Each page that
+# the thread has taken from them leaves an event: those of one time are less than 0.3 s apart.
+test_a_cycle_keeps_the_cpus_lists() {
+	local pid drains=
+
+	settle 10 && echo 0 > $PCP_FRACTION && trace_nothing || return
+	pid=$(pidof page_hinting) || fail "the thread is not there" || return
+	while :; do
+		"$DIR/memhog" -t $MIB
+		"$DIR/memhog" -T 16
+	done < /dev/null > /dev/null 2>&1 &
+	background="$background $!"
+	if wait_for "memory to be held back" status_is paced && sleep 2 &&
+	   trace_event kmem/mm_page_pcpu_drain 1 "common_pid == $pid"; then
+		sleep 9
+		trace_event kmem/mm_page_pcpu_drain 0
+		drains=$(count_drains)
+	fi
+	end_background
+	[ -n "$drains" ] || return
+	ktap_print_msg "drained $drains times in 9 s of a cycle"
+	[ "$drains" -le 2 ] ||
+		fail "the CPUs' lists were drained $drains times in 9 s of a cycle, expected 2 at most"
+}
+
+count_drains() {
+	awk '!/^#/ && match($0, / [0-9]+\.[0-9]+: /) {
+		t = substr($0, RSTART, RLENGTH) + 0
+		if (!n || t > last + 0.3)
+			n++
+		last = t
+	}
+	END { print n + 0 }' $TRACING/trace
+}
+
 # Nothing but the burst was used since long.
 test_a_burst_is_hinted_at_once() {
 	local want
@@ -145,6 +180,7 @@ run_tests \
 	test_without_pacing_all_is_used_again \
 	test_a_cycle_is_left_alone \
 	test_idle_is_hinted \
+	test_a_cycle_keeps_the_cpus_lists \
 	test_a_burst_is_hinted_at_once \
 	test_a_burst_goes_at_once_after_little_reuse \
 	test_flush_is_not_paced \

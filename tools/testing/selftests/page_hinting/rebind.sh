@@ -7,18 +7,10 @@
 
 MIB=128
 
-hints() {
-	local want
-
-	want=$(($(get stats/hinted_kb) + MIB * 1024 / 2))
-	memhog -t $MIB &&
-	wait_for "hinted_kb of $want" stat_at_least hinted_kb $want
-}
-
 test_device_goes() {
 	device=$(balloon_device)
 	[ -n "$device" ] || fail "no balloon device" || return
-	load_fresh && wait_settled && unbind "$device" &&
+	hold_contents 32 && load_fresh && wait_settled && unbind "$device" &&
 	wait_for "status no-queue" status_is no-queue &&
 	wait_for "isolated_kb of 0" stat_is isolated_kb 0
 }
@@ -33,17 +25,17 @@ test_nothing_is_hinted_without_it() {
 }
 
 test_device_comes_back() {
-	bind "$device" && hints && wait_settled
+	bind "$device" && hints_freed $MIB && wait_settled
 }
 
 test_device_comes_after_insmod() {
 	unload && unbind "$device" && load && status_is no-queue ||
 		fail "status is '$(get status)' without a device" || return
-	bind "$device" && hints && wait_settled
+	bind "$device" && hints_freed $MIB && wait_settled
 }
 
 test_rmmod_without_device() {
-	unbind "$device" && unload && bind "$device" && load && hints && wait_settled
+	unbind "$device" && unload && bind "$device" && load && hints_freed $MIB && wait_settled
 }
 
 test_unbind_while_hinting() {
@@ -55,7 +47,7 @@ test_unbind_while_hinting() {
 		wait_for "isolated_kb of 0" stat_is isolated_kb 0 && bind "$device" || return
 		i=$((i + 1))
 	done
-	hints && wait_settled && nothing_is_lost
+	hints_freed $MIB && wait_settled && nothing_is_lost
 }
 
 run_tests \
@@ -64,4 +56,5 @@ run_tests \
 	test_device_comes_back \
 	test_device_comes_after_insmod \
 	test_rmmod_without_device \
-	test_unbind_while_hinting
+	test_unbind_while_hinting \
+	test_contents_stay

@@ -65,14 +65,14 @@ cut_a_block() { # GRANULE
 	all_is_hinted host_granule_kb "$1" && set_knob enabled 0 || return
 	mkfifo /tmp/reuse || return
 	"$DIR/memhog" -T 67 < /tmp/reuse > /tmp/held &
-	holder=$!
-	background="$background $holder"
+	background=$!
 	exec 5> /tmp/reuse
 	rm /tmp/reuse
 	wait_for "a program to hold small pages" grep -q touched /tmp/held
 	tagged=$(tagged_kb)
 	exec 5>&-
-	wait "$holder" || fail "memhog: status $?"
+	wait "$background" || fail "memhog: status $?" || return
+	background=
 }
 
 test_no_tag_below_a_granule() {
@@ -89,7 +89,8 @@ test_unhinted_memory_is_not_reused() {
 	load_fresh && set_knob enabled 0 && drop_caches || return
 	# What is Offline still is used up: all but what is in use.
 	memhog -t "$(spare_mib)" && reused_by memhog -t 64 || return
-	expect "KiB used again with nothing hinted" "$reused" 0
+	# Small pieces of what was Offline may be left, and others use some.
+	[ "$reused" -le 128 ] || fail "$reused KiB used again with nothing hinted"
 }
 
 # What is left of a page of the host has a tag after the last ones only.

@@ -7,8 +7,6 @@
 
 . "$(dirname "$0")/lib.sh"
 
-MEMORY=/sys/devices/system/memory
-
 # It is held as before, and nothing is left isolated by who wanted it.
 is_still_held() {
 	local first count
@@ -38,7 +36,7 @@ refused() { # FIRST NUMBER
 # The halves of an order-10 block are pageblocks: of the one or of both the type
 # changes, and back.
 test_contig_with_a_silent_host() {
-	one_block_at_a_time && hold_block || return
+	hold_contents 32 && one_block_at_a_time && hold_block || return
 	within 10 refused "$block" $BLOCK &&
 	refused "$block" $HALF && refused $((block + HALF)) $HALF &&
 	is_still_held
@@ -105,30 +103,6 @@ total_kb() {
 	awk '/^MemTotal:/ { print $2 }' /proc/meminfo
 }
 
-memory_state() { # STATE: prints the errno
-	"$DIR/sysfs_write" "$memory/state" "$1"
-}
-
-# Finds memory that can be offlined and leaves it so: sets $memory to its
-# directory, and $first and $number to its pages.
-find_memory() {
-	local dir index
-
-	total=$(total_kb)
-	read -r number < $MEMORY/block_size_bytes
-	number=$((0x$number / 4096))
-	for dir in $(printf '%s\n' $MEMORY/memory[0-9]* | sort -r -t y -k 4n); do
-		read -r index < "$dir/phys_index"
-		first=$((0x$index * number))
-		memory=$dir
-		if ! in_cma $first $number && [ "$(memory_state offline)" = ok ]; then
-			return
-		fi
-	done
-	memory=
-	fail "no memory can be offlined"
-}
-
 held_in_memory() {
 	awk -v first="$first" -v end=$((first + number)) '
 		$1 < end && $1 + $2 > first { found = 1 }
@@ -156,7 +130,8 @@ is_online() {
 }
 
 test_offline_with_a_silent_host() {
-	load_with_sim mode=now && set_knob min_order 9 && wait_settled &&
+	load_with_sim mode=now && set_knob min_order 9 && take_stock || return
+	total=$(total_kb)
 	find_memory && online_with_a_silent_host || return
 	within 15 offline_is EBUSY && held_in_memory && is_online &&
 	expect "pageblocks of type Isolate" "$(pageblocks Isolate)" 0 &&
@@ -191,8 +166,8 @@ test_online_again() {
 	[ -n "$memory" ] || fail "there is no such memory" || return
 	sim_answer_all &&
 	expect "onlining memory" "$(memory_state online_kernel)" ok && is_online &&
-	wait_for "most of the memory to be hinted" memory_is_hinted && wait_settled &&
-	lists_are_right
+	goes_on "most of the memory is hinted" memory_is_hinted && wait_settled &&
+	lists_are_right && nothing_is_lost
 }
 
 # --- memory failure ---
@@ -214,7 +189,7 @@ page_stays_off() {
 test_poisoned_page() {
 	need_hwpoison || return
 	one_block_at_a_time && hold_block && poison_page && sim_answer_all &&
-	wait_for "the block to be free without the page" is_back_without_the_page &&
+	goes_on "the block is free without the page" is_back_without_the_page &&
 	expect "poisoned pages that the host had" "$(sim_get poisoned)" 1 &&
 	wait_settled && page_stays_off && counts_agree && unpoison && lists_are_right
 }
@@ -224,7 +199,8 @@ test_poisoned_page_without_an_answer() {
 	need_hwpoison || return
 	one_block_at_a_time && hold_block && poison_page && sim_unload &&
 	wait_for "isolated_kb of 0" stat_is isolated_kb 0 && page_stays_off &&
-	counts_agree && unpoison && sim_load mode=now && wait_settled && lists_are_right
+	counts_agree && unpoison && set_knob min_order 9 && sim_load mode=now && hints_freed 64 &&
+	wait_settled && lists_are_right
 }
 
 run_tests \
@@ -235,4 +211,5 @@ run_tests \
 	test_offline_with_a_late_host \
 	test_online_again \
 	test_poisoned_page \
-	test_poisoned_page_without_an_answer
+	test_poisoned_page_without_an_answer \
+	test_contents_stay

@@ -10,13 +10,7 @@ MIB=128
 
 # Everything free is hinted, and then memory that is used and freed again.
 hints_all() {
-	local want
-
-	wait_settled || return
-	want=$(($(get stats/hinted_kb) + MIB * 1024 / 2))
-	memhog -t $MIB &&
-	wait_for "hinted_kb of $want" stat_at_least hinted_kb $want &&
-	wait_settled && sim_counts_agree && sim_nothing_corrupted &&
+	wait_settled && hints_freed $MIB && wait_settled && sim_counts_agree && sim_nothing_corrupted &&
 	expect isolated_kb "$(get stats/isolated_kb)" 0
 }
 
@@ -31,6 +25,10 @@ test_late() {
 		fail "ack_us_max is $(get stats/ack_us_max) with a delay of 50 ms"
 }
 
+frees_and_reorders() {
+	memhog -t $MIB && sim_at_least reordered 1
+}
+
 # Blocks that are not adjacent fill the queue's ranges, so that several requests
 # are out together.
 test_out_of_order() {
@@ -42,7 +40,8 @@ test_out_of_order() {
 	"$DIR/fragment" 8 $MIB < $fifo > $fifo.out &
 	background=$!
 	exec 3> $fifo
-	wait_for "fragment 8 $MIB" test -s $fifo.out && hints_all
+	wait_for "fragment 8 $MIB" test -s $fifo.out && hints_all &&
+	wait_for "requests to be answered out of order" frees_and_reorders
 	exec 3>&-
 	wait "$background"
 	background=
@@ -100,7 +99,7 @@ test_error() {
 }
 
 test_recovery_after_error() {
-	sim_set mode now && hints_all
+	sim_set mode now && hints_freed $MIB && hints_all
 }
 
 # An error now and then, while memory is used and freed.
@@ -109,10 +108,10 @@ test_errors_in_between() {
 
 	errors=$(get stats/errors)
 	while [ $i -lt 5 ]; do
-		sim_set mode error && memhog -t $MIB &&
+		sim_set mode error && verify_memory $MIB &&
 		wait_for "an error more than $((errors + i))" \
 			stat_at_least errors $((errors + i + 1)) &&
-		sim_set mode now && memhog -t 16 || return
+		sim_set mode now && verify_memory 16 || return
 		i=$((i + 1))
 	done
 	hints_all
@@ -134,17 +133,10 @@ test_synchronous_error() {
 
 # The device changes while the module stays, from one kind to the other.
 test_other_kind_of_device() {
-	local hinted
-
-	sim_unload && wait_for "status no-queue" status_is no-queue || return
-	hinted=$(get stats/hinted_kb)
-	sim_load sync=0 && memhog -t $MIB &&
-	wait_for "hinted_kb above $hinted" stat_at_least hinted_kb $((hinted + MIB * 512)) &&
-	wait_settled && sim_nothing_corrupted && sim_unload || return
-	hinted=$(get stats/hinted_kb)
-	sim_load sync=1 && memhog -t $MIB &&
-	wait_for "hinted_kb above $hinted" stat_at_least hinted_kb $((hinted + MIB * 512)) &&
-	wait_settled && sim_nothing_corrupted
+	sim_unload && wait_for "status no-queue" status_is no-queue &&
+	sim_load sync=0 && hints_freed $MIB && wait_settled && sim_nothing_corrupted &&
+	sim_unload && sim_load sync=1 && hints_freed $MIB && wait_settled &&
+	sim_nothing_corrupted
 }
 
 run_tests \

@@ -166,7 +166,7 @@ busy_while_reporting_waits() { # PARAMETER=VALUE...
 
 	# Reporting goes on as before, and the module is loaded once it can be.
 	reports=$(sim_get reports)
-	sim_answer_all && memhog -t $MIB &&
+	sim_answer_all && verify_memory $MIB &&
 	wait_for "reports to go on" reports_at_least $((reports + 1)) &&
 	set_reporting_delay 2000 && load && memhog -t $MIB && wait_settled &&
 	nothing_is_lost && sim_nothing_corrupted

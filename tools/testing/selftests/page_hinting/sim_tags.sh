@@ -120,7 +120,7 @@ test_a_bad_page_is_taken_off() {
 	need_hwpoison || return
 	offline_block && poison_page && count_flags "$block" $BLOCK &&
 	expect_about "free pages beside the bad one that are not Offline" $((buddy - buddy_offline)) 0 $FEW &&
-	is_all_but_the_page && unpoison
+	is_all_but_the_page && set_knob min_order 9 && set_knob enabled 1 && hints_freed 64 && unpoison
 }
 
 test_a_bad_page_of_an_unhinted_block_is_taken_off() {
@@ -299,7 +299,8 @@ test_isolation_is_undone() {
 
 test_lists_are_right() {
 	let_go
-	set_knob enabled 1 && wait_settled && counts_agree && lists_agree && sim_nothing_corrupted
+	set_knob min_order 9 && set_knob enabled 1 && hints_freed 64 && wait_settled &&
+	counts_agree && lists_agree && sim_nothing_corrupted
 }
 
 run_tests \

@@ -21,14 +21,15 @@ hints_all() {
 	local want
 
 	want=$(($(get stats/hinted_kb) + MIB * 1024 / 2))
-	memhog -t $MIB && wait_for "hinted_kb of $want" stat_at_least hinted_kb $want &&
+	verify_memory $MIB && verify_memory $MIB &&
+	wait_for "hinted_kb of $want" stat_at_least hinted_kb $want &&
 	wait_settled && no_faults
 }
 
 test_one_second_late() {
 	local max
 
-	set_reporting_delay 600000 && plug && load_fresh && wait_settled &&
+	set_reporting_delay 600000 && plug && load_fresh && take_stock &&
 	echo 1 > $VSIM/scribble && sim_host late 1000 && hints_all || return
 	max=$(get stats/ack_us_max)
 	[ "$max" -ge 1000000 ] || fail "ack_us_max is $max" || return
@@ -50,7 +51,7 @@ test_out_of_order() {
 
 	load_fresh && wait_settled && stall || return
 	n=$(host_has in_flight)
-	sim_host reorder 500 && wait_settled && hints_all && no_faults || return
+	sim_host reorder 500 && hints_freed $MIB && wait_settled && no_faults || return
 	[ "$(get stats/acks)" -ge "$n" ] && expect errors "$(get stats/errors)" 0
 }
 
@@ -60,10 +61,10 @@ test_now_and_then() {
 
 	while [ $i -lt 3 ]; do
 		sim_host never && memhog -t $MIB && wait_for "status stalled" is_stalled &&
-		sim_host now && wait_settled || return
+		sim_host now && hints_freed $MIB && wait_settled || return
 		i=$((i + 1))
 	done
-	no_faults
+	no_faults && nothing_is_lost
 }
 
 test_page_reporting_alone() {

@@ -12,11 +12,7 @@ MIB=256
 BOUND=20
 
 hints() {
-	local want
-
-	want=$(($(get stats/hinted_kb) + MIB * 1024 / 2))
-	memhog -t $MIB && wait_for "hinted_kb of $want" stat_at_least hinted_kb $want &&
-	wait_settled
+	hints_freed $MIB && wait_settled
 }
 
 reports() { # page_reporting does

@@ -90,7 +90,7 @@ int main(int argc, char **argv)
 			advice = MADV_NOHUGEPAGE;
 			break;
 		case 's':
-			seconds = number(optarg, 3600);
+			seconds = number(optarg, 86400);
 			break;
 		default:
 			return 2;

@@ -7,7 +7,6 @@
 . "$(dirname "$0")/lib.sh"
 
 ZONES=/sys/kernel/debug/page_hinting/zones
-MEMORY=/sys/devices/system/memory
 CMA=/sys/kernel/debug/cma/reserved
 HOT_MIB=256
 HOT_NODE=2
@@ -60,7 +59,7 @@ node_is_hinted() { # NODE KIB
 	before=$(get stats/hinted_kb)
 	"$DIR/on_node" "$node" "$DIR/memhog" -t $((2 * MIB)) < /dev/null > /dev/null ||
 		fail "memhog on node $node: status $?" || return
-	wait_for "what was freed on node $node to be hinted" \
+	goes_on "what was freed on node $node is hinted" \
 		stat_at_least hinted_kb $((before + MIB * 1024)) && wait_settled
 }
 
@@ -128,13 +127,13 @@ test_cma() {
 	read -r cma_base < $CMA/base_pfn
 	read -r cma_pages < $CMA/count
 	want=$((cma_pages / 2))
-	load_fresh && wait_settled &&
+	hold_contents 64 && load_fresh && take_stock &&
 	wait_for "the CMA area to be hinted" cma_is_hinted || return
 	echo $want > $CMA/alloc || fail "CMA gives no $want of $cma_pages pages" || return
 	count_flags "$cma_base" "$cma_pages" && cma_is_used $want || return
 	echo $want > $CMA/free || fail "$CMA/free" || return
-	wait_settled && wait_for "the CMA area to be hinted again" cma_is_hinted &&
-	all_zones_are_hinted && counts_agree
+	goes_on "the CMA area is hinted again" cma_is_hinted && wait_settled &&
+	all_zones_are_hinted && counts_agree && nothing_is_lost && contents_are_right
 }
 
 cma_is_used() { # PAGES
@@ -165,6 +164,12 @@ set_new_memory() { # STATE
 	done
 }
 
+free_on_hot() { # in KiB
+	awk -v node="$HOT_NODE" '
+		/^Node/ { gsub(",", ""); mine = $2 == node && $4 == "Movable" }
+		mine && /^  pages free/ { print $3 * 4 }' /proc/zoneinfo
+}
+
 new_memory_is_hinted() {
 	local dir index
 
@@ -182,25 +187,28 @@ test_hot_added_memory() {
 		skip "the host takes no requests (PAGE_HINTING_HOST)" || return
 	read -r size < $MEMORY/block_size_bytes
 	block_mib=$((0x$size >> 20))
-	load_fresh && wait_settled || return
+	load_fresh && take_stock || return
 	old=$(memory_blocks)
 	host object_add memory-backend-ram,id=hot,size=${HOT_MIB}M &&
 	host device_add pc-dimm,id=dimm0,memdev=hot,node=$HOT_NODE &&
 	wait_for "the memory to be there" has_new_memory &&
 	set_new_memory online_movable &&
-	wait_for "most of the new memory to be hinted" new_memory_is_hinted &&
+	goes_on "most of the new memory is hinted" new_memory_is_hinted &&
 	wait_settled && all_zones_are_hinted && counts_agree && lists_agree &&
 	expect "lines of the new zone" \
-		"$(grep -c "^$HOT_NODE Movable " $ZONES)" "$(grep -c "^$HOT_NODE Normal " $ZONES)"
+		"$(grep -c "^$HOT_NODE Movable " $ZONES)" "$(grep -c "^$HOT_NODE Normal " $ZONES)" &&
+	hold_contents $((HOT_MIB / 4)) "$DIR/on_node" $HOT_NODE
 }
 
-# What was hinted leaves as if it had not been.
+# What was hinted leaves as if it had not been, and the contents that are there go elsewhere.
 test_hot_removed_memory() {
 	[ -n "$new" ] || skip "no memory was plugged in" || return
-	set_new_memory offline && wait_settled && host device_del dimm0 &&
+	[ "$(free_on_hot)" -le $((HOT_MIB * 896)) ] || fail "nothing is in the new memory" || return
+	set_new_memory offline && node_is_hinted $HOT_NODE && host device_del dimm0 &&
 	wait_for "the memory to be gone" has_old_memory && host_has_it_back &&
 	expect "lines of the new zone" "$(grep -c "^$HOT_NODE Movable " $ZONES)" 0 &&
-	node_is_hinted $HOT_NODE && all_zones_are_hinted && counts_agree
+	node_is_hinted $HOT_NODE && all_zones_are_hinted && counts_agree && contents_are_right &&
+	nothing_is_lost
 }
 
 host_has_no_dimm() {

@@ -3,14 +3,16 @@
  * page_hinting_sim: a host for tests, inside the guest
  *
  * Registers as the reporting device of a guest that has none, and answers as a
- * test tells it to: at once, late, never, out of order, twice or with errors.
+ * test tells it to: at once, late, never, out of order, twice, with errors, or in any of
+ * these ways by chance.
  * While a block is with it, the block is filled with a pattern, and before it
  * is answered the pattern is verified: whoever used the block in between shows
  * as corruption here, or has the pattern in its own data.
  *
  * /sys/module/page_hinting_sim/parameters/
  *   mode       how what is submitted from now on is answered
- *   delay_ms   how late; for the modes late and reorder
+ *   delay_ms   how late; for the modes late and reorder, and the mean in random
+ *   seed       at load only: what the chance of the mode random begins with
  *   sync       at load only: no hinting_ops, as hv_balloon
  *   capacity   at load only: ranges that may be in flight
  *   oom_ms     if not 0: all that is held is answered so many milliseconds after
@@ -52,6 +54,7 @@
 #include <linux/page_hinting.h>
 #include <linux/page_reporting.h>
 #include <linux/poison.h>
+#include <linux/prandom.h>
 #include <linux/scatterlist.h>
 #include <linux/sched.h>
 #include <linux/seq_file.h>
@@ -72,6 +75,8 @@ enum sim_mode {
 	SIM_TWICE,
 	/* The submission fails. */
 	SIM_ERROR,
+	/* Each request in one of these ways, but never. */
+	SIM_RANDOM,
 };
 
 static const char * const sim_modes[] = {
@@ -81,6 +86,7 @@ static const char * const sim_modes[] = {
 	[SIM_REORDER]	= "reorder",
 	[SIM_TWICE]	= "twice",
 	[SIM_ERROR]	= "error",
+	[SIM_RANDOM]	= "random",
 };
 
 static enum sim_mode sim_mode = SIM_NOW;
@@ -106,11 +112,15 @@ static const struct kernel_param_ops sim_mode_ops = {
 };
 
 module_param_cb(mode, &sim_mode_ops, NULL, 0644);
-MODULE_PARM_DESC(mode, "now, late, never, reorder, twice or error");
+MODULE_PARM_DESC(mode, "now, late, never, reorder, twice, error or random");
 
 static uint delay_ms = 20;
 module_param(delay_ms, uint, 0644);
 MODULE_PARM_DESC(delay_ms, "How late the modes late and reorder answer, in milliseconds");
+
+static uint seed = 1;
+module_param(seed, uint, 0444);
+MODULE_PARM_DESC(seed, "What the chance of the mode random begins with");
 
 static uint oom_ms;
 module_param(oom_ms, uint, 0644);
@@ -210,6 +220,7 @@ static struct sim {
 	void *again;
 	bool bogus;
 	u64 seq;
+	struct rnd_state chance;
 	struct sim_counters count;
 
 	/* One more than page hinting has, for a report(). */
@@ -329,14 +340,35 @@ static void sim_end_request(struct sim_request *req, bool acked)
 	list_move(&req->list, &sim.unused);
 }
 
+/* How a request is answered in the mode random, and how late. */
+static enum sim_mode sim_draw(uint *delay)
+{
+	static const enum sim_mode modes[] = {
+		SIM_NOW, SIM_NOW, SIM_LATE, SIM_LATE, SIM_LATE,
+		SIM_REORDER, SIM_REORDER, SIM_TWICE, SIM_ERROR,
+	};
+
+	lockdep_assert_held(&sim.lock);
+
+	*delay = prandom_u32_state(&sim.chance) % (2 * *delay + 1);
+	/* Now and then later by far. */
+	if (!(prandom_u32_state(&sim.chance) % 64))
+		*delay *= 50;
+	return modes[prandom_u32_state(&sim.chance) % ARRAY_SIZE(modes)];
+}
+
 static struct sim_request *sim_submit_request(struct scatterlist *sg,
 					      unsigned int nents, void *token)
 {
+	uint delay = READ_ONCE(delay_ms);
 	struct sim_request *req;
-	enum sim_mode mode;
+	enum sim_mode mode, now;
 
 	scoped_guard(spinlock, &sim.lock) {
-		if (READ_ONCE(sim_mode) == SIM_ERROR) {
+		mode = READ_ONCE(sim_mode);
+		if (mode == SIM_RANDOM)
+			mode = sim_draw(&delay);
+		if (mode == SIM_ERROR) {
 			sim.count.errors++;
 			return ERR_PTR(-EIO);
 		}
@@ -356,13 +388,15 @@ static struct sim_request *sim_submit_request(struct scatterlist *sg,
 
 	scoped_guard(spinlock, &sim.lock) {
 		/* Not before: what was held until now may just have been released. */
-		mode = READ_ONCE(sim_mode);
+		now = READ_ONCE(sim_mode);
+		if (now != SIM_RANDOM)
+			mode = now;
 		req->newest_first = mode == SIM_REORDER;
 		req->twice = mode == SIM_TWICE;
 		if (mode == SIM_NEVER)
 			req->due = KTIME_MAX;
 		else if (mode == SIM_LATE || mode == SIM_REORDER)
-			req->due = ktime_add_ms(ktime_get(), READ_ONCE(delay_ms));
+			req->due = ktime_add_ms(ktime_get(), delay);
 		else
 			req->due = 0;
 		list_add_tail(&req->list, &sim.held);
@@ -661,7 +695,7 @@ struct sim_contig {
 
 static int sim_contig_open(struct inode *inode, struct file *file)
 {
-	struct sim_contig *contig = kzalloc_obj(*contig);
+	struct sim_contig *contig = kzalloc(sizeof(*contig), GFP_KERNEL);
 
 	if (!contig)
 		return -ENOMEM;
@@ -670,19 +704,30 @@ static int sim_contig_open(struct inode *inode, struct file *file)
 	return 0;
 }
 
-/* Freed by less than a pageblock at a time, no piece of which stops at a per-CPU list. */
-#define SIM_CONTIG_PIECE	(pageblock_nr_pages / 2)
+/*
+ * Freed by less than a pageblock at a time, no piece of which stops at a per-CPU list.
+ * Linux 6.18 has free_contig_range() free page by page, by way of these lists, and what
+ * they hold is on no free list: so each piece is made a block before.
+ */
+static void sim_free_piece(struct page *page, unsigned int order)
+{
+	unsigned int i;
+
+	for (i = 1; i < 1U << order; i++)
+		WARN_ON_ONCE(!put_page_testzero(page + i));
+	__free_pages(page, order);
+}
 
 static int sim_contig_release(struct inode *inode, struct file *file)
 {
 	struct sim_contig *contig = file->private_data;
+	unsigned long pfn = contig->pfn, end = pfn + contig->nr_pages;
 
-	while (contig->nr_pages) {
-		unsigned long nr = min(contig->nr_pages, SIM_CONTIG_PIECE);
+	while (pfn < end) {
+		unsigned int order = min3(pageblock_order - 1, __ffs(pfn), __fls(end - pfn));
 
-		free_contig_range(contig->pfn, nr);
-		contig->pfn += nr;
-		contig->nr_pages -= nr;
+		sim_free_piece(pfn_to_page(pfn), order);
+		pfn += 1UL << order;
 	}
 	kfree(contig);
 	return 0;
@@ -740,7 +785,7 @@ static const gfp_t sim_gfp[] = { GFP_HIGHUSER_MOVABLE, GFP_KERNEL, GFP_ATOMIC };
 
 static int sim_blocks_open(struct inode *inode, struct file *file)
 {
-	struct sim_blocks *blocks = kzalloc_obj(*blocks);
+	struct sim_blocks *blocks = kzalloc(sizeof(*blocks), GFP_KERNEL);
 	unsigned int i;
 
 	if (!blocks)
@@ -845,6 +890,7 @@ static int __init sim_init(void)
 		return -EOPNOTSUPP;
 	}
 
+	prandom_seed_state(&sim.chance, seed);
 	init_waitqueue_head(&sim.answered);
 	init_irq_work(&sim.interrupt, sim_interrupt);
 	for (i = 0; i < ARRAY_SIZE(sim.requests); i++)
