@@ -153,6 +153,9 @@ pub struct TestArgs {
         default_value = "all"
     )]
     pub scenario: Vec<String>,
+    /// Scenarios to leave out of these, separated by commas
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub skip: Vec<String>,
     /// Of each scenario run this selftest alone, and dmesg.sh after it
     #[arg(long, value_name = "TEST")]
     pub only: Option<String>,
@@ -168,6 +171,9 @@ pub struct TestArgs {
     /// Scenarios that run at a time; 2 if there are processors and memory for it
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=64))]
     pub jobs: Option<u32>,
+    /// Keep what a kernel with gcov has counted, of each scenario in NAME-SCENARIO.gcov
+    #[arg(long)]
+    pub coverage: bool,
     /// Directory for the logs
     #[arg(long, value_name = "DIR", default_value = "out/test")]
     pub out: PathBuf,
@@ -382,16 +388,16 @@ pub struct BenchArgs {
     /// Static busybox to put into the guests
     #[arg(long, value_name = "FILE", default_value = "/bin/busybox")]
     pub busybox: PathBuf,
-    /// Boots of each configuration in the part "instructions" [default: 3, quick 1]
+    /// Boots of each configuration in the parts "instructions" and "counted" [default: 3, quick 1]
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=100))]
     pub boots: Option<u32>,
-    /// Configurations that this part is to run, separated by commas, if not all
+    /// Configurations that these are to run, separated by commas, if not all
     #[arg(long, value_name = "CONFIG", value_delimiter = ',', value_parser = Config::parse)]
     pub configs: Vec<Config>,
     /// The simulator, for the part "model"
     #[arg(long, value_name = "PROGRAM", default_value = "out/cargo/release/sim")]
     pub sim: PathBuf,
-    /// Parts to run, separated by commas; "all" is all but "orders" and "model"
+    /// Parts to run, separated by commas; "all" is all but "orders", "model" and "counted"
     #[arg(
         long,
         value_name = "PART",

@@ -153,6 +153,7 @@ pub fn run(args: &DemoArgs) -> Result<bool> {
         initramfs: &initramfs,
         cgroup: None,
         disk: None,
+        snapshots: None,
         plugin: None,
         log: args.out.join("guest.log"),
     })?;

@@ -519,6 +519,7 @@ fn start(
         initramfs,
         cgroup: None,
         disk: None,
+        snapshots: None,
         plugin: Some(Plugin {
             program: &args.plugin,
             arguments: &places.arguments(),

@@ -242,6 +242,7 @@ fn start(args: &InstructionsArgs, kind: &Kind, boot: u32, initramfs: &[u8]) -> R
         initramfs,
         cgroup: None,
         disk: None,
+        snapshots: None,
         plugin: None,
         log: args.out.join(format!("{}-{boot}.log", kind.name)),
     })

@@ -9,12 +9,15 @@
 use crate::cli::GuestArgs;
 use crate::interrupt::{self, Interrupted};
 use crate::port::{self, Event, Port, Silence};
+use crate::rss::Probe;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid, getppid, setpgid};
+use procfs::process::Process;
 use qapi::{Qmp, Stream, qmp};
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -33,6 +36,10 @@ const OLDEST: (u32, u32) = (7, 2);
 const QEMU_LIMIT: Duration = Duration::from_secs(30);
 /// Longest time for a panic to be printed.
 const PANIC_LIMIT: Duration = Duration::from_secs(10);
+/// Longest time for a guest to be moved to another QEMU.
+const MIGRATION_LIMIT: Duration = Duration::from_secs(90);
+/// Begins an answer to what this host or its user cannot do, whatever the guest is like.
+pub const NOT_HERE: &str = "not here";
 /// Most lines of a guest's log that are shown when it failed.
 const LOG_LINES: usize = 60;
 
@@ -137,6 +144,11 @@ pub struct Hardware {
     pub serial: bool,
     /// Whether there are disks, read only, with the kernel and the initramfs.
     pub boot_disks: bool,
+    /// Whether QEMU has an image to save the guest's state in (`savevm`).
+    pub snapshots: bool,
+    /// Whether QEMU's memory is locked: it cannot discard any of it then, as with devices
+    /// of the host that are handed through to the guest.
+    pub locked: bool,
     /// More arguments of QEMU.
     pub args: &'static [&'static str],
 }
@@ -149,6 +161,8 @@ impl Hardware {
         disk_mib: 0,
         serial: false,
         boot_disks: false,
+        snapshots: false,
+        locked: false,
         args: &[],
     };
 
@@ -161,6 +175,23 @@ impl Hardware {
 
     fn counts(&self) -> bool {
         self.args.contains(&"-icount")
+    }
+
+    /// Why this host cannot give a guest of `mib` MiB that.
+    pub fn missing(&self, mib: u64) -> Option<String> {
+        /// Of include/uapi/linux/capability.h.
+        const CAP_IPC_LOCK: u64 = 1 << 14;
+        // QEMU's own, and what TCG translates, is locked as well.
+        let bytes = (mib + 2048) << 20;
+        let may = Process::myself().and_then(|process| process.status());
+        let may = may.is_ok_and(|status| status.capeff & CAP_IPC_LOCK != 0);
+        let limit = getrlimit(Resource::RLIMIT_MEMLOCK).map_or(0, |(limit, _)| limit);
+        (self.locked && !may && limit < bytes).then(|| {
+            format!(
+                "memory that is locked needs root, or ulimit -l {}",
+                bytes >> 10
+            )
+        })
     }
 }
 
@@ -187,6 +218,8 @@ pub struct Config<'a> {
     pub cgroup: Option<&'a File>,
     /// What the disk holds, if there is one.
     pub disk: Option<&'a File>,
+    /// The image for the guest's state, if there is one.
+    pub snapshots: Option<&'a File>,
     /// A plugin for TCG.
     pub plugin: Option<Plugin<'a>>,
     /// File for what the console says.
@@ -220,6 +253,7 @@ pub struct Guest {
     pub threads: Threads,
     /// QEMU's version, such as "7.2.22".
     pub qemu_version: String,
+    ram_kb: u64,
     /// It said that it goes down and is to come up again.
     pub restarts: bool,
     /// It said that it sleeps and is to be woken, in which way.
@@ -231,6 +265,13 @@ pub struct Guest {
 impl Guest {
     /// Starts QEMU; the guest boots.
     pub fn start(config: &Config<'_>) -> Result<Self> {
+        create(&config.log)?;
+        create(&errors_of(&config.log))?;
+        Self::launch(config, Origin::Boots)
+    }
+
+    /// Starts QEMU.
+    fn launch(config: &Config<'_>, origin: Origin) -> Result<Self> {
         let version = check_version(&config.args.qemu)?;
         // QEMU counts instructions only where the CPUs take turns.
         let counts = config.hardware.counts();
@@ -238,22 +279,19 @@ impl Guest {
             true => Threads::Single,
             false => Threads::choose(version, config.patches_code),
         };
-        let errors = config.log.with_extension("qemu.log");
-        let stderr = create(&errors)?;
-        create(&config.log)?;
+        let errors = errors_of(&config.log);
+        let stderr = File::options().append(true).create(true).open(&errors)?;
 
         let (qmp, qmp_child) = UnixStream::pair()?;
         let (port, port_child) = UnixStream::pair()?;
         let initramfs = memory_file(config.initramfs)?;
+        let clone = |file: Option<&File>| file.map(|file| file.try_clone()).transpose();
         let inherited = Inherited {
             qmp: qmp_child.into(),
             port: port_child.into(),
             initramfs,
-            disk: config
-                .disk
-                .map(|disk| disk.try_clone())
-                .transpose()?
-                .map(Into::into),
+            disk: clone(config.disk)?.map(Into::into),
+            snapshots: clone(config.snapshots)?.map(Into::into),
         };
         let accel = match counts {
             true => Accel::Tcg,
@@ -262,7 +300,12 @@ impl Guest {
 
         let mut command = Command::new(&config.args.qemu);
         command
-            .args(arguments(config, accel.arguments(threads), &inherited))
+            .args(arguments(
+                config,
+                origin,
+                accel.arguments(threads),
+                &inherited,
+            ))
             .stdin(match config.console {
                 Console::Log => Stdio::null(),
                 Console::Terminal => Stdio::inherit(),
@@ -285,6 +328,7 @@ impl Guest {
             accel,
             threads,
             qemu_version: String::new(),
+            ram_kb: config.mem_mib * 1024,
             restarts: false,
             wakes: None,
             log: config.log.clone(),
@@ -366,19 +410,30 @@ impl Guest {
                 Err(error) => return Err(error),
             };
             match port::event(&line.text) {
-                Some(Event::Host { request }) => {
-                    let answer = match self.serve(&request) {
-                        Ok(text) => format!("ok {text}"),
-                        Err(error) => format!("error {error:#}"),
-                    };
-                    self.port
-                        .send(answer.replace(['\r', '\n'], " ").trim_end())?;
-                }
+                Some(Event::Host { request }) => match request.as_str() {
+                    "migrate" => return Ok(Said::Migrate(Copying::Before)),
+                    "migrate postcopy" => return Ok(Said::Migrate(Copying::After)),
+                    _ => {
+                        let answer = self.serve(&request);
+                        self.answer(answer)?;
+                    }
+                },
                 Some(event) => return Ok(Said::Event(event)),
                 None if line.text.is_empty() => (),
                 None => return Ok(Said::Line(line.text)),
             }
         }
+    }
+
+    /// Tells the guest what came of its request.
+    pub fn answer(&mut self, answer: Result<String>) -> Result<()> {
+        let answer = match answer {
+            Ok(text) => format!("ok {text}"),
+            Err(error) => format!("error {error:#}"),
+        };
+        self.port
+            .send(answer.replace(['\r', '\n'], " ").trim_end())?;
+        Ok(())
     }
 
     /// Does what the guest asks for. What is not the lab's own is a command of
@@ -389,12 +444,104 @@ impl Guest {
             "wakeup-on-suspend" => self.wakes = Some(Wake::OnSuspend),
             "wakeup-by-lines" => self.wakes = Some(Wake::ByLines),
             "awake" => self.wakes = None,
-            _ => match request.strip_prefix("stop ") {
-                Some(seconds) => self.stop(Duration::from_secs(seconds.parse()?))?,
-                None => return self.monitor(request),
+            "resident" => return Ok(self.probe()?.look()?.0.to_string()),
+            "swap" => self.probe()?.swap_out()?,
+            _ => match request.split_once(' ') {
+                Some(("stop", seconds)) => self.stop(Duration::from_secs(seconds.parse()?))?,
+                // To the guest it is the answer to when it was saved.
+                Some(("loadvm", _)) => {
+                    self.monitor(request)?;
+                    return Ok("loaded".into());
+                }
+                _ => return self.monitor(request),
             },
         }
         Ok(String::new())
+    }
+
+    /// Looks at its memory, which is all of one node.
+    fn probe(&self) -> Result<Probe> {
+        Probe::new(self.pid(), self.ram_kb)
+    }
+
+    /// Moves the guest, which goes on running, to another QEMU. It is the same one but for
+    /// the process.
+    pub fn migrate(&mut self, config: &Config<'_>, copying: Copying) -> Result<()> {
+        /// How long the guest is left running while its memory is copied slowly.
+        const SLOWLY: Duration = Duration::from_secs(5);
+        let dir = tempfile::tempdir().context("cannot make a directory for a socket")?;
+        let address = format!("unix:{}", dir.path().join("migration").display());
+        let mut other = Self::launch(config, Origin::Moves)?;
+        // One file serves both, and the one that goes must not take it along.
+        let errors = std::mem::take(&mut other.errors);
+        let postcopy = match copying {
+            Copying::Before => "off",
+            Copying::After => "on",
+        };
+        for qemu in [&mut other, &mut *self] {
+            qemu.monitor(&format!("migrate_set_capability postcopy-ram {postcopy}"))
+                .with_context(|| format!("{NOT_HERE}: postcopy-ram {postcopy}"))?;
+        }
+        other.monitor(&format!("migrate_incoming {address}"))?;
+        self.monitor("migrate_set_parameter max-bandwidth 64M")?;
+        self.monitor(&format!("migrate -d {address}"))?;
+
+        let began = Instant::now();
+        let mut is_slow = true;
+        let mut is_postcopy = false;
+        loop {
+            interrupt::check()?;
+            if let Some(status) = other.ended_within(Duration::ZERO)? {
+                bail!("the QEMU that the guest was to be moved to ended, {status}");
+            }
+            let info = self.monitor("info migrate")?;
+            is_postcopy |= info.contains("postcopy-active") || info.contains("postcopy ram:");
+            match migration_status(&info) {
+                "completed" => break,
+                "failed" | "cancelled" => bail!("the migration failed: {info}"),
+                "active" if is_slow && began.elapsed() > SLOWLY => {
+                    is_slow = false;
+                    if copying == Copying::After {
+                        self.monitor("migrate_start_postcopy")?;
+                        continue;
+                    }
+                    // However much the guest writes meanwhile.
+                    self.monitor("migrate_set_parameter max-bandwidth 10G")?;
+                    self.monitor("migrate_set_parameter downtime-limit 20000")?;
+                }
+                _ => (),
+            }
+            ensure!(
+                began.elapsed() < MIGRATION_LIMIT,
+                "the guest is not moved after {} s: {info}",
+                MIGRATION_LIMIT.as_secs()
+            );
+            sleep(Duration::from_millis(50));
+        }
+        while !other.monitor("info status")?.contains("running") {
+            interrupt::check()?;
+            ensure!(
+                began.elapsed() < MIGRATION_LIMIT,
+                "the guest does not run where it was moved to"
+            );
+            sleep(Duration::from_millis(5));
+        }
+        ensure!(
+            is_postcopy == (copying == Copying::After),
+            "the guest was moved, but not in the way that was asked for"
+        );
+        other.restarts = self.restarts;
+        other.wakes = self.wakes;
+        other.errors = errors;
+        let mut old = std::mem::replace(self, other);
+        old.errors = PathBuf::new();
+        old.quit()
+    }
+
+    /// Whether it runs: not after a migration that failed at its end.
+    pub fn is_running(&mut self) -> bool {
+        let status = self.monitor("info status");
+        status.is_ok_and(|status| status.contains("running"))
     }
 
     /// Stops QEMU as a whole for a time.
@@ -500,6 +647,39 @@ enum Wake {
 pub enum Said {
     Line(String),
     Event(Event),
+    /// It asks to be moved to another QEMU, and waits for an answer.
+    Migrate(Copying),
+}
+
+/// When a guest's memory is copied to where it is moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Copying {
+    /// While it runs where it was.
+    Before,
+    /// While it runs there already ("postcopy"), from the time on when it has been running
+    /// for a while as in [`Copying::Before`].
+    After,
+}
+
+/// How a QEMU gets its guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Boots,
+    /// From another QEMU.
+    Moves,
+}
+
+/// The word of "info migrate" that says how far it is: "Migration status: active" up to
+/// QEMU 10.0, "Status: active" later.
+fn migration_status(info: &str) -> &str {
+    let mut lines = info.lines().map(str::trim);
+    lines
+        .find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            (name.eq_ignore_ascii_case("status") || name == "Migration status").then_some(value)
+        })
+        .and_then(|value| value.split_whitespace().next())
+        .unwrap_or("")
 }
 
 /// Files that QEMU inherits.
@@ -508,6 +688,7 @@ struct Inherited {
     port: OwnedFd,
     initramfs: OwnedFd,
     disk: Option<OwnedFd>,
+    snapshots: Option<OwnedFd>,
 }
 
 impl Inherited {
@@ -515,6 +696,7 @@ impl Inherited {
         [&self.qmp, &self.port, &self.initramfs]
             .into_iter()
             .chain(&self.disk)
+            .chain(&self.snapshots)
             .map(AsRawFd::as_raw_fd)
             .collect()
     }
@@ -544,7 +726,12 @@ const NO_TIMER_CHECK: &str = "no_timer_check";
 /// a guest gets that hangs; a panic shows what each task was doing.
 const PANIC: &str = "panic_on_warn=1 panic=-1 oops=panic unknown_nmi_panic panic_sys_info=tasks";
 
-fn arguments(config: &Config<'_>, accel: [&str; 4], inherited: &Inherited) -> Vec<OsString> {
+fn arguments(
+    config: &Config<'_>,
+    origin: Origin,
+    accel: [&str; 4],
+    inherited: &Inherited,
+) -> Vec<OsString> {
     let qmp = inherited.qmp.as_raw_fd();
     let port = inherited.port.as_raw_fd();
     let initramfs = format!("/proc/self/fd/{}", inherited.initramfs.as_raw_fd());
@@ -585,7 +772,7 @@ fn arguments(config: &Config<'_>, accel: [&str; 4], inherited: &Inherited) -> Ve
     add(&["-mon", "chardev=qmp,mode=control"]);
     add(&["-chardev", &format!("socket,id=port,fd={port}")]);
     match config.console {
-        Console::Log => add(&["-chardev", &format!("file,id=console,path={log}")]),
+        Console::Log => add(&["-chardev", &format!("file,id=console,path={log},append=on")]),
         Console::Terminal => add(&[
             "-chardev",
             &format!("stdio,id=console,mux=on,signal=off,logfile={log}"),
@@ -610,6 +797,19 @@ fn arguments(config: &Config<'_>, accel: [&str; 4], inherited: &Inherited) -> Ve
         let file = format!("/proc/self/fd/{}", disk.as_raw_fd());
         add(&["-drive", &format!("if=none,id=disk,format=raw,file={file}")]);
         add(&["-device", "virtio-blk-pci,drive=disk"]);
+    }
+    if let Some(image) = &inherited.snapshots {
+        let file = format!("/proc/self/fd/{}", image.as_raw_fd());
+        add(&[
+            "-drive",
+            &format!("if=none,id=snapshots,format=qcow2,file={file}"),
+        ]);
+    }
+    if hardware.locked {
+        add(&["-overcommit", "mem-lock=on"]);
+    }
+    if origin == Origin::Moves {
+        add(&["-incoming", "defer"]);
     }
     if hardware.boot_disks {
         let kernel = config.args.kernel.display().to_string().replace(',', ",,");
@@ -729,6 +929,11 @@ fn create(path: &Path) -> Result<File> {
     File::create(path).with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// Where what QEMU itself says is kept.
+fn errors_of(log: &Path) -> PathBuf {
+    log.with_extension("qemu.log")
+}
+
 fn memory_file(content: &[u8]) -> Result<OwnedFd> {
     let fd = memfd_create("initramfs", MFdFlags::MFD_CLOEXEC)?;
     let mut file = File::from(fd);
@@ -838,6 +1043,19 @@ mod tests {
         assert_eq!(Threads::choose((7, 2), false), Threads::Multi);
         assert_eq!(Threads::choose((8, 1), true), Threads::Multi);
         assert_eq!(Threads::choose((10, 0), true), Threads::Multi);
+    }
+
+    #[test]
+    fn how_far_a_migration_is_is_read() {
+        let old = "globals:\r\nstore-global-state: on\r\nMigration status: active\r\ntotal time: 5 ms\r\n";
+        assert_eq!(migration_status(old), "active");
+        assert_eq!(
+            migration_status("Status: \t\tcompleted\r\nTime (ms): 5"),
+            "completed"
+        );
+        let failed = "Migration status: failed (Unable to write to socket: Broken pipe)";
+        assert_eq!(migration_status(failed), "failed");
+        assert_eq!(migration_status(""), "");
     }
 
     #[test]

@@ -10,14 +10,16 @@
 //! Either way no more than half of the time is spent on looking.
 
 use crate::port::Silence;
+use crate::qemu::NOT_HERE;
 use crate::returned::Sample;
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use procfs::Current;
 use procfs::process::{MMapPath, Process};
 use serde::Serialize;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::ops::Range;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -82,6 +84,43 @@ impl Probe {
     /// How it looks.
     pub fn method(&self) -> Method {
         self.method
+    }
+
+    /// Has the host swap out the guest's RAM. Needs root, and a host with swap.
+    pub fn swap_out(&self) -> Result<()> {
+        use nix::{errno::Errno, libc};
+        let has_swap = procfs::Meminfo::current()?.swap_total > 0;
+        ensure!(has_swap, "{NOT_HERE}: the host has no swap");
+        // SAFETY: makes a file descriptor of a number.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, self.process.pid(), 0) };
+        let fd = Errno::result(fd).context("pidfd_open")?;
+        // SAFETY: it has just been opened, and nobody else has it.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd.try_into()?) };
+        // Less than 2 GiB at a time, which is the most that the call takes.
+        for start in self.ram.clone().step_by(1 << 30) {
+            let part = libc::iovec {
+                iov_base: start as *mut _,
+                iov_len: (self.ram.end - start).min(1 << 30) as usize,
+            };
+            // SAFETY: `part` lives until it returns; the range is of the other process's
+            // addresses, whose contents stay.
+            let done = unsafe {
+                libc::syscall(
+                    libc::SYS_process_madvise,
+                    fd.as_raw_fd(),
+                    &part,
+                    1,
+                    libc::MADV_PAGEOUT,
+                    0,
+                )
+            };
+            match Errno::result(done) {
+                Ok(_) => (),
+                Err(Errno::EPERM) => bail!("{NOT_HERE}: it takes root to have QEMU swapped out"),
+                Err(error) => return Err(error).context("MADV_PAGEOUT of the guest's memory"),
+            }
+        }
+        Ok(())
     }
 
     /// KiB resident: of the guest's RAM, and of the whole process.

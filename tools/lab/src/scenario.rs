@@ -98,7 +98,7 @@ const NUMA: Hardware = Hardware {
 };
 
 /// All there are. Which selftests each runs stands in their file "scenarios".
-pub const SCENARIOS: [Scenario; 24] = [
+pub const SCENARIOS: [Scenario; 27] = [
     Scenario {
         name: "balloon",
         seconds: 450,
@@ -141,6 +141,15 @@ pub const SCENARIOS: [Scenario; 24] = [
     },
     Scenario {
         name: "unpatched",
+        in_all: InAll::No,
+        ..PLAIN
+    },
+    // For a kernel with KCSAN, which is switched on by its first selftest (scripts/kcsan.sh).
+    Scenario {
+        name: "kcsan",
+        // It is to find more than one race; emulated, CPUs meet more seldom than by itself.
+        kernel_args: "panic_on_warn=0 kcsan.udelay_task=200 kcsan.skip_watch=1000",
+        mem_mib: Some(1536),
         in_all: InAll::No,
         ..PLAIN
     },
@@ -211,6 +220,28 @@ pub const SCENARIOS: [Scenario; 24] = [
         seconds: 500,
         ..PLAIN
     },
+    // It is moved to another QEMU, saved and loaded: about the host, and slow with KASAN.
+    Scenario {
+        name: "moves",
+        in_all: InAll::Release,
+        mem_mib: Some(1024),
+        hardware: Hardware {
+            snapshots: true,
+            ..Hardware::PLAIN
+        },
+        seconds: 120,
+        ..PLAIN
+    },
+    Scenario {
+        name: "locked",
+        in_all: InAll::Release,
+        mem_mib: Some(1024),
+        hardware: Hardware {
+            locked: true,
+            ..Hardware::PLAIN
+        },
+        ..PLAIN
+    },
     // What is hinted is a test module's own device.
     Scenario {
         name: "sim",
@@ -278,9 +309,18 @@ pub const SCENARIOS: [Scenario; 24] = [
     },
 ];
 
-/// The scenarios of these names, in order. "all" leaves out those without a test.
-pub fn select(names: &[String], lists: &Lists, is_debug: bool) -> Result<Vec<&'static Scenario>> {
+/// The scenarios of these names but for those to skip, in order. "all" leaves out those without
+/// a test.
+pub fn select(
+    names: &[String],
+    skip: &[String],
+    lists: &Lists,
+    is_debug: bool,
+) -> Result<Vec<&'static Scenario>> {
     let mut selected: Vec<&Scenario> = Vec::new();
+    if let Some(name) = skip.iter().find(|&name| !is_known(name)) {
+        bail!("there is no scenario \"{name}\" to skip");
+    }
     for name in names {
         let before = selected.len();
         selected.extend(SCENARIOS.iter().filter(|scenario| {
@@ -305,12 +345,16 @@ pub fn select(names: &[String], lists: &Lists, is_debug: bool) -> Result<Vec<&'s
     }
     let mut seen = Vec::new();
     selected.retain(|scenario| {
-        !seen.contains(&scenario.name) && {
+        !seen.contains(&scenario.name) && !skip.iter().any(|name| name == scenario.name) && {
             seen.push(scenario.name);
             true
         }
     });
     Ok(selected)
+}
+
+fn is_known(name: &str) -> bool {
+    SCENARIOS.iter().any(|scenario| scenario.name == name)
 }
 
 /// The selftests of each scenario.
@@ -399,7 +443,7 @@ mod tests {
         let lists = parse_lists("shuffle: a\nballoon: b\nsim-poison: c\nunpatched: d").unwrap();
         let names = |wanted: &[&str], is_debug| -> Result<Vec<&str>> {
             let wanted: Vec<_> = wanted.iter().map(|&name| name.to_owned()).collect();
-            let selected = select(&wanted, &lists, is_debug)?;
+            let selected = select(&wanted, &[], &lists, is_debug)?;
             Ok(selected.iter().map(|scenario| scenario.name).collect())
         };
         let two = ["balloon", "shuffle"];
@@ -415,6 +459,16 @@ mod tests {
         // By its name, so that it is missed.
         assert_eq!(names(&["vsim"], false).unwrap(), ["vsim"]);
         assert!(names(&["ballon"], false).is_err());
+    }
+
+    #[test]
+    fn what_is_to_be_skipped_is_left_out() {
+        let lists = parse_lists("shuffle: a\nballoon: b").unwrap();
+        let all = ["all".to_owned()];
+        let selected = select(&all, &["balloon".to_owned()], &lists, false).unwrap();
+        assert_eq!(selected.len(), 1);
+        assert_eq!(selected[0].name, "shuffle");
+        assert!(select(&all, &["ballon".to_owned()], &lists, false).is_err());
     }
 
     #[test]

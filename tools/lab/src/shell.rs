@@ -31,6 +31,7 @@ pub fn run(args: &ShellArgs) -> Result<bool> {
         initramfs: &initramfs,
         cgroup: None,
         disk: None,
+        snapshots: None,
         plugin: None,
         log: args.out.join("guest.log"),
     })?;

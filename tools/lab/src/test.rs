@@ -17,6 +17,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -30,7 +31,7 @@ pub fn run(args: &TestArgs) -> Result<bool> {
     args.validate()?;
     let module = Module::read(&args.module)?;
     let lists = scenario::read_lists(&args.selftests)?;
-    let mut scenarios = scenario::select(&args.scenario, &lists, module.has_kunit)?;
+    let mut scenarios = scenario::select(&args.scenario, &args.skip, &lists, module.has_kunit)?;
     let initramfs = initramfs::build(&Content {
         busybox: &args.guest.busybox,
         module: Some(&args.module),
@@ -68,9 +69,21 @@ pub fn run(args: &TestArgs) -> Result<bool> {
             tally.problem(&format!("{}/{}", args.name, scenario.name), problem);
             return Ok(());
         }
+        if let Some(reason) = scenario
+            .hardware
+            .missing(scenario.mem_mib(args.mem, module.has_kunit))
+        {
+            let name = format!("{}/{}", args.name, scenario.name);
+            tally.point(&name, &Outcome::Skip(reason), &[]);
+            return Ok(());
+        }
         let disk = match scenario.hardware.disk_mib {
             0 => None,
             mib => Some(empty_file(&args.out, mib << 20)?),
+        };
+        let snapshots = match scenario.hardware.snapshots {
+            false => None,
+            true => Some(empty_image(&args.out)?),
         };
         let mut runner = Runner {
             args,
@@ -78,6 +91,7 @@ pub fn run(args: &TestArgs) -> Result<bool> {
             is_debug: module.has_kunit,
             initramfs: &initramfs,
             disk,
+            snapshots,
             boots: 0,
         };
         runner.run(&tests, &tally)
@@ -222,6 +236,7 @@ struct Runner<'a> {
     is_debug: bool,
     initramfs: &'a [u8],
     disk: Option<File>,
+    snapshots: Option<File>,
     /// How many guests have been booted.
     boots: u32,
 }
@@ -294,6 +309,12 @@ impl Runner<'_> {
                     tally.problem(&self.name("kernel log"), failure(error)?);
                 }
             }
+            if self.args.coverage {
+                match guest.port.run("gcov", self.args.timeout()) {
+                    Ok(counts) => fs::write(self.file("gcov"), counts.join("\n") + "\n")?,
+                    Err(error) => tally.problem(&self.name("coverage"), failure(error)?),
+                }
+            }
             guest.quit()?;
         }
         Ok(())
@@ -302,11 +323,16 @@ impl Runner<'_> {
     /// Starts a guest, which goes on booting.
     fn start(&mut self) -> Result<Guest> {
         self.boots += 1;
+        Guest::start(&self.config())
+    }
+
+    /// The guest that was booted last.
+    fn config(&self) -> Config<'_> {
         let log = match self.boots {
             1 => self.file("log"),
             boots => self.file(&format!("{boots}.log")),
         };
-        Guest::start(&Config {
+        Config {
             args: &self.args.guest,
             mem_mib: self.scenario.mem_mib(self.args.mem, self.is_debug),
             hardware: self.scenario.hardware,
@@ -319,9 +345,10 @@ impl Runner<'_> {
             initramfs: self.initramfs,
             cgroup: None,
             disk: self.disk.as_ref(),
+            snapshots: self.snapshots.as_ref(),
             plugin: None,
             log,
-        })
+        }
     }
 
     fn boot(&mut self) -> Result<Guest> {
@@ -374,6 +401,15 @@ impl Runner<'_> {
                     return Err(Error::msg("the guest booted again, unasked"));
                 }
                 Ok(Said::Event(_)) => continue,
+                Ok(Said::Migrate(copying)) => {
+                    let moved = guest.migrate(&self.config(), copying);
+                    if !guest.is_running() {
+                        moved?;
+                        return Err(Error::msg("the guest stands still after it was moved"));
+                    }
+                    guest.answer(moved.map(|()| String::new()))?;
+                    continue;
+                }
                 Err(error) => error,
             };
             match error.downcast_ref() {
@@ -450,6 +486,21 @@ fn empty_file(directory: &Path, size: u64) -> Result<File> {
         .and_then(|file| file.set_len(size).map(|()| file))
         .with_context(|| format!("cannot write in {}", directory.display()))?;
     Ok(file)
+}
+
+/// An image of QEMU's that can hold a guest's state, and is gone when it is closed.
+fn empty_image(directory: &Path) -> Result<File> {
+    let file = tempfile::NamedTempFile::new_in(directory)
+        .with_context(|| format!("cannot write in {}", directory.display()))?;
+    let made = Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2"])
+        .arg(file.path())
+        .arg("64M")
+        .status()
+        .context("qemu-img does not run; apt-get install qemu-utils")?;
+    ensure!(made.success(), "qemu-img ended, {made}");
+    // The name goes.
+    Ok(file.into_file())
 }
 
 /// The text of an error that fails a test; an interrupt ends the run instead.

@@ -83,7 +83,7 @@ for less, and leaves out the host without huge pages.",
             better: Better::Less,
         },
     ],
-    estimate: Duration::from_secs(13 * 60),
+    estimate: Duration::from_secs(12 * 60),
     quick_estimate: Duration::from_secs(100),
     run,
     draw,
@@ -180,8 +180,8 @@ pub struct Plan {
 impl Plan {
     pub fn new(quick: bool, counts: bool) -> Self {
         let (objects, pauses) = match quick {
-            false => (&OBJECTS[..], [4, 4, 11]),
-            true => (&OBJECTS[..QUICK], [2, 2, 5]),
+            false => (&OBJECTS[..], [4, 4, 10]),
+            true => (&OBJECTS[..QUICK], [2, 2, 4]),
         };
         Plan {
             targets: objects.join(" "),

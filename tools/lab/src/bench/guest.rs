@@ -99,6 +99,7 @@ impl Subject {
             initramfs: boot.initramfs,
             cgroup: boot.cgroup,
             disk: boot.disk,
+            snapshots: None,
             plugin: boot.plugin,
             log: log(ctx, boot.name),
         })?;

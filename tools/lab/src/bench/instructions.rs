@@ -116,43 +116,66 @@ fn cases() -> (Vec<String>, Vec<String>) {
     )
 }
 
+/// What boots that count have given.
+pub struct Boots<T> {
+    /// Those that were to be run.
+    pub configs: Vec<Config>,
+    /// By configuration and number of the boot.
+    pub seen: BTreeMap<(Config, u32), T>,
+    /// What kept the rest from being run, if anything did.
+    pub outcome: Result<()>,
+}
+
+impl<T: Send> Boots<T> {
+    /// Boots each configuration that is wanted several times, two guests at a time.
+    pub fn run(
+        ctx: &Ctx<'_>,
+        configs: &[Config],
+        boot_one: impl Fn(Config, u32) -> Result<T> + Sync,
+    ) -> Result<Self> {
+        let boots = ctx.args.boots.unwrap_or(ctx.choose(3, 1));
+        let wanted = &ctx.args.configs;
+        let mut configs = configs.to_vec();
+        configs.retain(|config| wanted.is_empty() || wanted.contains(config));
+        ensure!(
+            !configs.is_empty(),
+            "none of its configurations is to be run"
+        );
+        let jobs: Vec<(u32, Config)> = (0..boots)
+            .flat_map(|boot| in_turn(&configs, boot).into_iter().map(move |c| (boot, c)))
+            .collect();
+        ctx.progress.steps(jobs.len());
+        let seen = Mutex::new(BTreeMap::new());
+        // What is counted does not depend on how fast it goes.
+        let at_a_time = available_parallelism()?.get().min(2);
+        let outcome = side_by_side(at_a_time, &jobs, |(boot, config)| {
+            ctx.progress
+                .step(&format!("{config}, boot {} of {boots}", boot + 1));
+            let figures = boot_one(*config, *boot)?;
+            let mut seen = seen.lock().expect("no holder panics");
+            seen.insert((*config, *boot), figures);
+            Ok(())
+        });
+        Ok(Boots {
+            configs,
+            seen: seen.into_inner().expect("no holder panics"),
+            outcome,
+        })
+    }
+}
+
 fn run(ctx: &Ctx<'_>, measured: &mut Measured) -> Result<()> {
-    let boots = ctx.args.boots.unwrap_or(ctx.choose(3, 1));
-    let wanted = &ctx.args.configs;
-    let mut configs = CONFIGS.to_vec();
-    configs.retain(|config| wanted.is_empty() || wanted.contains(config));
-    ensure!(
-        !configs.is_empty(),
-        "none of its configurations is to be run"
-    );
     let programs = |bench: &Path| {
         let bench = std::path::absolute(bench)?;
         let bench = bench.to_str().context("a path is not UTF-8")?;
         initramfs(ctx, &["op_bench", "memhog", bench])
     };
     let images = [programs(&ctx.args.base_bench)?, programs(&ctx.args.bench)?];
-    let jobs: Vec<(u32, Config)> = (0..boots)
-        .flat_map(|boot| in_turn(&configs, boot).into_iter().map(move |c| (boot, c)))
-        .collect();
-    ctx.progress.steps(jobs.len());
-    let seen: Mutex<BTreeMap<(Config, u32), BTreeMap<String, f64>>> = Mutex::default();
-    // What is counted does not depend on how fast it goes.
-    let at_a_time = available_parallelism()?.get().min(2);
-    let outcome = side_by_side(at_a_time, &jobs, |(boot, config)| {
-        ctx.progress
-            .step(&format!("{config}, boot {} of {boots}", boot + 1));
-        let figures = boot_one(
-            ctx,
-            *config,
-            *boot,
-            &images[usize::from(config.is_patched())],
-        )?;
-        let mut seen = seen.lock().expect("no holder panics");
-        seen.insert((*config, *boot), figures);
-        Ok(())
-    });
-    let seen = seen.into_inner().expect("no holder panics");
-    rows(&configs, &seen, measured);
+    let boots = Boots::run(ctx, &CONFIGS, |config, boot| {
+        let image = &images[usize::from(config.is_patched())];
+        boot_one(ctx, config, boot, image)
+    })?;
+    rows(&boots.configs, &boots.seen, measured);
     if ctx.quick {
         measured.notes.push(
             "A loop of this quick run is shorter than the longest delay, 2 s or 2 * 10^9 \
@@ -160,7 +183,7 @@ fn run(ctx: &Ctx<'_>, measured: &mut Measured) -> Result<()> {
                 .to_owned(),
         );
     }
-    outcome
+    boots.outcome
 }
 
 fn boot_one(

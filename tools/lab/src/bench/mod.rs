@@ -11,6 +11,7 @@ pub mod cgroup;
 pub mod chart;
 pub mod churn;
 pub mod config;
+pub mod counted;
 pub mod footprint;
 pub mod frontier;
 pub mod guest;
@@ -78,7 +79,7 @@ pub enum Better {
 
 /// All of them, in the report's order. The last ones are not what the two are compared by,
 /// and run only if they are named.
-pub static PARTS: [&Part; 10] = [
+pub static PARTS: [&Part; 11] = [
     &burst::PART,
     &churn::PART,
     &frontier::PART,
@@ -89,6 +90,7 @@ pub static PARTS: [&Part; 10] = [
     &overcommit::PART,
     &orders::PART,
     &model::PART,
+    &counted::PART,
 ];
 const IN_ALL: usize = 8;
 
