@@ -26,7 +26,8 @@ help: ## Show this
 	@echo
 	@echo 'Variables:'
 	@echo '  KDIR=DIR          build the module for this kernel build directory'
-	@echo '  KERNEL_SRC=PATH   a Linux 7.3 tree or tarball to use in place of a download'
+	@echo '  KERNEL_SERIES=N   the Linux that the guest runs: 7.3, the default, or 6.18'
+	@echo '  KERNEL_SRC=PATH   a tree or tarball of that Linux to use in place of a download'
 	@echo '  ARGS="..."        more arguments for demo, bench, shell (see out/lab demo --help), sim;'
 	@echo '                    the checks to run for test (see scripts/test.sh), or the'
 	@echo '                    faults to put in (see scripts/faults)'
@@ -59,6 +60,14 @@ bench: ## Measure hinting beside free page reporting, and write out/bench/report
 faults: ## Break each thing on purpose, and see that its test fails: some hours
 	@scripts/faults.sh $(ARGS)
 
+.PHONY: kcsan
+kcsan: ## Look for data races in the page allocator and the core, with KCSAN
+	@scripts/kcsan.sh $(ARGS)
+
+.PHONY: coverage
+coverage: ## Show which lines of the series and of the policy the tests execute
+	@scripts/coverage.sh $(ARGS)
+
 .PHONY: check
 check: ## Run those tests that boot no guest
 	@scripts/test.sh fmt clippy shell docs series unit
@@ -90,6 +99,14 @@ endif
 .PHONY: kernel
 kernel: ## Build the guest kernel, and say where it is
 	@scripts/build-kernel.sh release
+
+.PHONY: deb
+deb: ## Build Debian packages of the guest kernel and of the module, into out/deb
+	@scripts/build-deb.sh
+
+.PHONY: deb_test
+deb_test: ## Install the packages in a Debian, boot it, and look at what hinting does there: needs root
+	@scripts/deb-test.sh
 
 .PHONY: shell
 shell: ## Boot a guest with the module and get a console in it

@@ -131,7 +131,7 @@ build_module() {
 	# As build-module.sh does.
 	[ "$1" != debug ] || arguments=(PAGE_HINTING_KUNIT=1)
 	make_dir "$out/module-$1"
-	make -C "$clean/build" M="$module_copy" MO="$out/module-$1" LLVM="$llvm" -j"$jobs" \
+	make -C "$clean/build" M="$module_copy" MO="$out/module-$1" LLVM="$llvm" "${rust_words[@]}" -j"$jobs" \
 		"${arguments[@]}" modules
 }
 

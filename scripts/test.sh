@@ -12,19 +12,22 @@
 #   clippy:     clippy on the same, a warning is a failure
 #   shell:      every shell script
 #   docs:       the documents: that they build, and that knobs and tests are as they say
-#   series:     the patches: checkpatch, and that they apply one by one
+#   series:     the patches: checkpatch, and that they apply one by one; those for other
+#               releases as well, if their sources are in the cache
 #   unit:       cargo test (nextest if it is there) on the host crates
 #   release:    the selftests in the release guest, every scenario
-#   debug:      the same in the debug guest, and the KUnit tests
+#   debug:      the same in the debug guest, but for what debug-long has, and the KUnit
+#               tests
 #   unpatched:  the module in a kernel without the series
 #   figures:    what the kernel tells of free memory, with the series and without
 #
-# and, if it is named:
+# and, if they are named:
 #
+#   debug-long: those scenarios that take the debug guest long, for what others do, too
 #   soak:       the policy's properties with many more cases, what may be done in random
 #               order in the debug guest, for HOURS, by default 1, beginning with the
-#               number SEED, and the release guest's selftests with many more cycles:
-#               another hour or so
+#               number SEED, the release guest's selftests with many more cycles, another
+#               hour or so, and debug-long
 
 # shellcheck disable=SC2034,SC2317 # check_* and the variables of made are used by name
 # shellcheck source=scripts/lib.sh
@@ -36,7 +39,7 @@ number=0 passed=0 failed=0 skipped=0
 status=0
 
 all=(fmt clippy shell docs series unit release debug unpatched figures)
-more=(soak)
+more=(debug-long soak)
 checks=("$@")
 [ $# -gt 0 ] || checks=("${all[@]}")
 
@@ -172,27 +175,50 @@ check_docs() {
 	test_one "the fault matrix names tests that there are" scripts/check-matrix.sh
 }
 
-check_series() {
-	local patch scratch file strict
-	have_source || return 0
+# one_series TREE: that of $patches, on a tree of its release.
+one_series() {
+	local patch name scratch file strict ignore
 	scratch=$out/series
 	rm -rf "$scratch"
 	mkdir -p "$scratch/tree"
 	while read -r file; do
-		install -D -m 644 "$source/$file" "$scratch/tree/$file"
-	done < <(series_files "$source")
+		install -D -m 644 "$1/$file" "$scratch/tree/$file"
+	done < <(series_files "$1")
 	series_begin "$scratch/git" "$scratch/tree"
-	test_one "there is a series" test -n "$(series)"
-	# Where there is a repository, checkpatch leaves a file: so not from the top.
+	test_one "there is a series in ${patches#"$root"/}" test -n "$(series)"
+	# Where there is a repository, checkpatch leaves a file: so not from the top. In this
+	# one are no commits of Linux.
 	# Page flags are CamelCase; checkpatch knows it of PageFoo, not of __SetPageFoo.
-	# How trace events are written everywhere, --strict does not know.
+	# How trace events are written everywhere, --strict does not know; nor what a macro is
+	# that is a loop in a loop.
 	while read -r patch; do
-		strict=--strict
+		name=${patch#"$root/patches/"}
+		strict=--strict ignore=CAMELCASE,UNKNOWN_COMMIT_ID
 		! grep -q '^+TRACE_EVENT(' "$patch" || strict=--no-summary
-		test_one "checkpatch: $(basename "$patch")" \
-			env -C "$out" "$source/scripts/checkpatch.pl" --no-tree "$strict" --ignore CAMELCASE --quiet "$patch"
-		test_one "applies: $(basename "$patch")" series_apply "$scratch/git" "$scratch/tree" "$patch"
+		! grep -q '^+#define for_each_' "$patch" || ignore+=,COMPLEX_MACRO,MACRO_ARG_REUSE
+		test_one "checkpatch: $name" \
+			env -C "$out" "$1/scripts/checkpatch.pl" --no-tree "$strict" --ignore "$ignore" --quiet "$patch"
+		test_one "applies: $name" series_apply "$scratch/git" "$scratch/tree" "$patch"
 	done < <(series)
+}
+
+# Those of other releases as well, if their sources are in the cache: to fetch them and to
+# build their kernels is for who asks for it, with KERNEL_SERIES.
+check_series() {
+	local patches other tree
+	have_source || return 0
+	patches=$root/patches/$kernel_series
+	one_series "$source"
+	for patches in "$root"/patches/*; do
+		other=$(basename "$patches")
+		[ "$other" != "$kernel_series" ] || continue
+		if tree=$(env -u KERNEL_SRC KERNEL_SERIES="$other" scripts/fetch-kernel.sh cached); then
+			one_series "$tree"
+		else
+			skipped=$((skipped + 1))
+			result ok "the series in patches/$other" 0 "SKIP no source of Linux $other in the cache"
+		fi
+	done
 }
 
 check_unit() {
@@ -208,6 +234,13 @@ have_lab() {
 	made lab_built "the lab and the selftests are built" bash -c 'scripts/build-lab.sh && echo yes'
 }
 
+# The test modules among the selftests are those of one kernel at a time.
+have_tests() { # VARIANT
+	[ "$tests_of" = "$1" ] || tests=''
+	made tests "the $1 test modules are built" scripts/build-test-modules.sh "$1" || return
+	tests_of=$1
+}
+
 # guest NAME KERNEL MODULE SCENARIO [ARGUMENT...]
 guest() {
 	test_runner "guest: $1" out/lab test --kernel "$2/arch/x86/boot/bzImage" --module "$3" \
@@ -218,17 +251,29 @@ check_release() {
 	made release "the release kernel is built" scripts/build-kernel.sh release || return 0
 	made release_module "the release module is built" scripts/build-module.sh release || return 0
 	have_lab || return 0
-	made release_tests "the release test modules are built" scripts/build-test-modules.sh release || return 0
+	have_tests release || return 0
 	guest release "$release" "$release_module" all
 }
 
+have_debug() {
+	made debug "the debug kernel is built" scripts/build-kernel.sh debug || return
+	made debug_module "the debug module is built" scripts/build-module.sh debug || return
+	have_lab || return
+	have_tests debug
+}
+
+# Suspend, hibernation and kexec, of which to hibernate alone takes it minutes; and what
+# sim-poison does, with init_on_free. The release guest runs both.
+debug_long=power,sim-init
+
 check_debug() {
-	made debug "the debug kernel is built" scripts/build-kernel.sh debug || return 0
-	made debug_module "the debug module is built" scripts/build-module.sh debug || return 0
-	have_lab || return 0
-	made debug_tests "the debug test modules are built" scripts/build-test-modules.sh debug || return 0
-	# To hibernate alone takes it minutes.
-	guest debug "$debug" "$debug_module" all,kunit --timeout 600
+	have_debug || return 0
+	guest debug "$debug" "$debug_module" all,kunit --skip "$debug_long" --timeout 600
+}
+
+check_debug-long() {
+	have_debug || return 0
+	guest debug-long "$debug" "$debug_module" "$debug_long" --timeout 600
 }
 
 check_unpatched() {
@@ -269,16 +314,15 @@ check_soak() {
 		cargo test --locked --release --manifest-path rust/policy/Cargo.toml
 	made release "the release kernel is built" scripts/build-kernel.sh release || return 0
 	made release_module "the release module is built" scripts/build-module.sh release || return 0
-	made debug "the debug kernel is built" scripts/build-kernel.sh debug || return 0
-	made debug_module "the debug module is built" scripts/build-module.sh debug || return 0
-	have_lab || return 0
+	have_debug || return 0
 	export PAGE_HINTING_SECONDS=$((hours * 3600)) PAGE_HINTING_SEED=$seed
 	guest soak-debug "$debug" "$debug_module" fuzz --timeout $((hours * 3600 + 1800))
 	unset PAGE_HINTING_SECONDS PAGE_HINTING_SEED
-	made release_tests "the release test modules are built" scripts/build-test-modules.sh release || return 0
+	have_tests release || return 0
 	export PAGE_HINTING_SOAK=1
 	guest soak "$release" "$release_module" all --timeout 3600
 	unset PAGE_HINTING_SOAK
+	check_debug-long
 }
 
 # ----------------------------------------------------------------------------
@@ -297,8 +341,8 @@ lock "$root/out/lock-test"
 export PAGE_HINTING_SET_UP=1
 use_toolchain
 
-source='' release='' release_module='' release_tests=''
-debug='' debug_module='' debug_tests='' base='' lab_built=''
+source='' release='' release_module='' debug='' debug_module='' base=''
+lab_built='' tests='' tests_of=''
 for check in "${checks[@]}"; do
 	say "$check (after $(clock $((SECONDS - start))))"
 	"check_$check"
