@@ -8,7 +8,7 @@ use crate::initramfs::{self, Content};
 use crate::interrupt;
 use crate::plot;
 use crate::port::State;
-use crate::qemu::{Accel, BALLOON, Config, Console, Guest, Hardware};
+use crate::qemu::{Accel, BALLOON, Config, Console, Guest, Hardware, HostPages};
 use crate::returned::{Burst, Sample};
 use crate::rss::{FAST, Probe, Quality, Sampler};
 use crate::versions::{self, Module};
@@ -148,7 +148,7 @@ pub fn run(args: &DemoArgs) -> Result<bool> {
         devices: &[BALLOON],
         kernel_args: "",
         console: Console::Log,
-        huge_pages: true,
+        host_pages: HostPages::Transparent,
         patches_code: false,
         initramfs: &initramfs,
         cgroup: None,

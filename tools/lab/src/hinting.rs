@@ -16,7 +16,7 @@
 use crate::cli::HintingArgs;
 use crate::initramfs::{self, Content};
 use crate::port::Port;
-use crate::qemu::{BALLOON, Config, Console, Guest, Hardware, Plugin};
+use crate::qemu::{BALLOON, Config, Console, Guest, Hardware, HostPages, Plugin};
 use crate::versions;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
@@ -514,7 +514,7 @@ fn start(
         devices: &[BALLOON],
         kernel_args: &format!("nokaslr page_reporting.page_reporting_order={ORDER}"),
         console: Console::Log,
-        huge_pages: true,
+        host_pages: HostPages::Transparent,
         patches_code: false,
         initramfs,
         cgroup: None,

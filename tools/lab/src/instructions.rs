@@ -10,7 +10,7 @@
 
 use crate::cli::InstructionsArgs;
 use crate::initramfs::{self, Content};
-use crate::qemu::{BALLOON, Config, Console, Guest, Hardware};
+use crate::qemu::{BALLOON, Config, Console, Guest, Hardware, HostPages};
 use crate::versions;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
@@ -237,7 +237,7 @@ fn start(args: &InstructionsArgs, kind: &Kind, boot: u32, initramfs: &[u8]) -> R
         devices: &[BALLOON],
         kernel_args: "",
         console: Console::Log,
-        huge_pages: true,
+        host_pages: HostPages::Transparent,
         patches_code: false,
         initramfs,
         cgroup: None,

@@ -120,6 +120,18 @@ impl Threads {
     }
 }
 
+/// What the guest's memory is made of on the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostPages {
+    /// Of huge pages, as far as the host has any and may use them.
+    Transparent,
+    /// Of pages of the base size alone.
+    Small,
+    /// Of huge pages from the host's pool (hugetlbfs), where what is discarded goes to
+    /// as well.
+    Pool,
+}
+
 /// What the guest's console is connected with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Console {
@@ -208,8 +220,7 @@ pub struct Config<'a> {
     /// Words for the kernel command line.
     pub kernel_args: &'a str,
     pub console: Console,
-    /// Whether the host may use huge pages for QEMU's memory, where it does so at all.
-    pub huge_pages: bool,
+    pub host_pages: HostPages,
     /// Whether the module will be loaded and unloaded many times.
     pub patches_code: bool,
     /// The root file system.
@@ -754,7 +765,11 @@ fn arguments(
     ]);
     if hardware.nodes.is_empty() {
         add(&["-machine", "q35,memory-backend=ram"]);
-        add(&["-object", &format!("memory-backend-ram,id=ram,size={mem}M")]);
+        let backend = match config.host_pages {
+            HostPages::Transparent | HostPages::Small => "memory-backend-ram",
+            HostPages::Pool => "memory-backend-memfd,hugetlb=on,hugetlbsize=2M",
+        };
+        add(&["-object", &format!("{backend},id=ram,size={mem}M")]);
     } else {
         add(&["-machine", "q35"]);
     }
@@ -846,7 +861,7 @@ fn prepare_child(command: &mut Command, inherited: &Inherited, config: &Config<'
 
     let fds = inherited.all();
     let lab = getpid();
-    let (console, huge_pages) = (config.console, config.huge_pages);
+    let (console, host_pages) = (config.console, config.host_pages);
     let cgroup = config.cgroup.map(AsRawFd::as_raw_fd);
     let prepare = move || -> std::io::Result<()> {
         prctl::set_pdeathsig(Signal::SIGKILL)?;
@@ -865,7 +880,7 @@ fn prepare_child(command: &mut Command, inherited: &Inherited, config: &Config<'
             setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
         }
         // QEMU inherits it, and its own madvise() does not count then.
-        if !huge_pages {
+        if host_pages == HostPages::Small {
             prctl::set_thp_disable(true)?;
         }
         for &fd in &fds {

@@ -4,7 +4,7 @@
 
 use crate::cli::ShellArgs;
 use crate::initramfs::{self, Content};
-use crate::qemu::{BALLOON, Config, Console, Guest, Hardware};
+use crate::qemu::{BALLOON, Config, Console, Guest, Hardware, HostPages};
 use anyhow::Result;
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use std::io::stdin;
@@ -26,7 +26,7 @@ pub fn run(args: &ShellArgs) -> Result<bool> {
         devices: &[BALLOON],
         kernel_args: "quiet",
         console: Console::Terminal,
-        huge_pages: true,
+        host_pages: HostPages::Transparent,
         patches_code: false,
         initramfs: &initramfs,
         cgroup: None,

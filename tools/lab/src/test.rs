@@ -7,7 +7,7 @@ use crate::initramfs::{self, Content};
 use crate::interrupt::Interrupted;
 use crate::ktap::{self, Outcome, Report};
 use crate::port::{Event, Silence};
-use crate::qemu::{Accel, Config, Console, Guest, Said, Threads, is_complaint};
+use crate::qemu::{Accel, Config, Console, Guest, HostPages, Said, Threads, is_complaint};
 use crate::scenario::{self, KUNIT, Scenario};
 use crate::versions::Module;
 use anyhow::{Context, Error, Result, ensure};
@@ -340,7 +340,7 @@ impl Runner<'_> {
             devices: self.scenario.devices,
             kernel_args: self.scenario.kernel_args,
             console: Console::Log,
-            huge_pages: true,
+            host_pages: HostPages::Transparent,
             patches_code: true,
             initramfs: self.initramfs,
             cgroup: None,

@@ -9,7 +9,7 @@ use super::report::Picture;
 use super::result::{Measured, Record, Results, Series};
 use super::row::{Of, Row};
 use super::{Better, Ctx, Metric, Part};
-use crate::qemu::Hardware;
+use crate::qemu::{Hardware, HostPages};
 use crate::returned::Sample;
 use crate::rss::{Probe, Sampler};
 use anyhow::{Context, Result, ensure};
@@ -264,7 +264,10 @@ pub fn boot_one(
         &Boot {
             hardware: Hardware::PLAIN,
             kernel_args: &setting.kernel_args(),
-            huge_pages: setting.thp,
+            host_pages: match setting.thp {
+                true => HostPages::Transparent,
+                false => HostPages::Small,
+            },
             disk: Some(&disk),
             ..Boot::plain(name, initramfs, MEM_MIB)
         },

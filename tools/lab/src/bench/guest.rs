@@ -7,7 +7,7 @@ use super::Ctx;
 use super::config::Config;
 use crate::initramfs::{self, Content};
 use crate::interrupt;
-use crate::qemu::{self, BALLOON, Console, Guest, Hardware, Plugin};
+use crate::qemu::{self, BALLOON, Console, Guest, Hardware, HostPages, Plugin};
 use anyhow::{Context, Result, ensure};
 use procfs::process::Process;
 use std::fs::{self, File};
@@ -25,8 +25,7 @@ pub struct Boot<'a> {
     pub balloon: &'a str,
     pub kernel_args: &'a str,
     pub plugin: Option<Plugin<'a>>,
-    /// Whether the host may use huge pages for the guest's memory.
-    pub huge_pages: bool,
+    pub host_pages: HostPages,
     /// `cgroup.procs` of the control group of the host that QEMU is to run in.
     pub cgroup: Option<&'a File>,
     /// What the disk holds, if there is one.
@@ -48,7 +47,7 @@ impl<'a> Boot<'a> {
             balloon: BALLOON,
             kernel_args: "",
             plugin: None,
-            huge_pages: true,
+            host_pages: HostPages::Transparent,
             cgroup: None,
             disk: None,
             initramfs,
@@ -94,7 +93,7 @@ impl Subject {
             devices: &[boot.balloon],
             kernel_args: boot.kernel_args,
             console: Console::Log,
-            huge_pages: boot.huge_pages,
+            host_pages: boot.host_pages,
             patches_code: false,
             initramfs: boot.initramfs,
             cgroup: boot.cgroup,

@@ -25,6 +25,7 @@ pub mod report;
 pub mod result;
 pub mod row;
 pub mod scale;
+pub mod turns;
 
 use crate::cli::BenchArgs;
 use crate::interrupt::Interrupted;
@@ -79,7 +80,7 @@ pub enum Better {
 
 /// All of them, in the report's order. The last ones are not what the two are compared by,
 /// and run only if they are named.
-pub static PARTS: [&Part; 11] = [
+pub static PARTS: [&Part; 12] = [
     &burst::PART,
     &churn::PART,
     &frontier::PART,
@@ -91,6 +92,7 @@ pub static PARTS: [&Part; 11] = [
     &orders::PART,
     &model::PART,
     &counted::PART,
+    &turns::PART,
 ];
 const IN_ALL: usize = 8;
 
