@@ -397,7 +397,7 @@ pub struct BenchArgs {
     /// The simulator, for the part "model"
     #[arg(long, value_name = "PROGRAM", default_value = "out/cargo/release/sim")]
     pub sim: PathBuf,
-    /// Parts to run, separated by commas; "all" is all but "orders", "model" and "counted"
+    /// Parts to run, separated by commas; "all" is all but "orders", "model", "counted" and "turns"
     #[arg(
         long,
         value_name = "PART",
