@@ -438,6 +438,53 @@ all_is_there_again() {
 	counts_agree && wait_for "an ack for each request" requests_are_acked
 }
 
+total_kb() {
+	awk '/^MemTotal:/ { print $2 }' /proc/meminfo
+}
+
+# Copies what is on the disk of this serial number, for the kernel wants files.
+copy_disk() { # SERIAL FILE
+	local dir
+
+	for dir in /sys/block/vd*; do
+		if [ "$(cat "$dir/serial")" = "$1" ]; then
+			cat "/dev/${dir##*/}" > "$2"
+			return
+		fi
+	done
+	fail "there is no disk $1"
+}
+
+# For a test that goes over to a fresh kernel, which is told how much memory this one has.
+prepare_kexec() {
+	copy_disk kernel /tmp/kernel && copy_disk initramfs /tmp/initramfs || return
+	"$DIR/kexec" /tmp/kernel /tmp/initramfs "$(cat /proc/cmdline) lab.total_kb=$(total_kb)" ||
+		fail "the kernel is not loaded" || return
+	rm /tmp/kernel /tmp/initramfs
+}
+
+# In the guest after it: all memory of the one before is managed; all that is free can be
+# used, and is the host's memory, which nobody discards then.
+test_the_fresh_kernel_has_all_memory() {
+	local before word mib resident
+
+	before=
+	# shellcheck disable=SC2013 # words
+	for word in $(cat /proc/cmdline); do
+		case $word in
+		lab.total_kb=*) before=${word#*=} ;;
+		esac
+	done
+	ktap_print_msg "MemTotal is $(total_kb) KiB, and was $before"
+	expect "MemTotal" "$(total_kb)" "$before" || return
+	mib=$(spare_mib)
+	hold_contents "$mib" && sleep 1 && resident=$(host resident) || return
+	ktap_print_msg "$((resident / 1024)) MiB are resident, with $mib that are used"
+	[ "$resident" -ge $((mib * 1024)) ] ||
+		fail "$resident KiB are resident, and more are used" || return
+	contents_are_right
+}
+
 # In the guest after it: nothing is left of the module, and all begins anew.
 test_hints_after_the_restart() {
 	nothing_left && load && set_knob min_order 0 && hints_freed 128 && take_stock &&

@@ -27,6 +27,9 @@
  *              ENODATA if none of the pages is held then
  *   blocks     write "order, movable or unmovable or atomic": allocate such a
  *              block, and keep all of them until the file is closed
+ *   sweep      write "first page frame, pages": allocate, page by page, what of
+ *              these is free, and keep it until the file is closed; then read who
+ *              has them, see sim_sweep_read()
  *   the rest   counters; see struct sim_counters
  *
  * submit(), reap() and arm() allocate nothing. Answers come from a thread of
@@ -36,6 +39,7 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 #include <linux/align.h>
+#include <linux/bitmap.h>
 #include <linux/cleanup.h>
 #include <linux/debugfs.h>
 #include <linux/gfp.h>
@@ -61,6 +65,7 @@
 #include <linux/slab.h>
 #include <linux/spinlock.h>
 #include <linux/string.h>
+#include <linux/swap.h>
 #include <linux/wait.h>
 
 enum sim_mode {
@@ -845,6 +850,173 @@ static const struct file_operations sim_blocks_fops = {
 	.release	= sim_blocks_release,
 };
 
+/*
+ * What a file of sweep has allocated: of a range all that was free, in got, and what
+ * came with it, in others. A page that comes twice was free twice.
+ */
+struct sim_sweep {
+	struct mutex lock;
+	unsigned long pfn, nr_pages;
+	unsigned long *got;
+	unsigned long twice;
+	struct list_head others;
+};
+
+/* Pages that are allocated for those that may be in this CPU's list. */
+#define SIM_IN_VAIN	32768
+
+static int sim_sweep_open(struct inode *inode, struct file *file)
+{
+	struct sim_sweep *sweep = kzalloc(sizeof(*sweep), GFP_KERNEL);
+
+	if (!sweep)
+		return -ENOMEM;
+	mutex_init(&sweep->lock);
+	INIT_LIST_HEAD(&sweep->others);
+	file->private_data = sweep;
+	return 0;
+}
+
+static int sim_sweep_release(struct inode *inode, struct file *file)
+{
+	struct sim_sweep *sweep = file->private_data;
+	struct page *page, *next;
+	unsigned long i;
+
+	for_each_set_bit(i, sweep->got, sweep->nr_pages)
+		__free_page(pfn_to_page(sweep->pfn + i));
+	list_for_each_entry_safe(page, next, &sweep->others, lru)
+		__free_page(page);
+	bitmap_free(sweep->got);
+	kfree(sweep);
+	return 0;
+}
+
+/* Whether somebody has the page: not every page in use is counted. */
+static bool sim_is_used(struct page *page)
+{
+	struct folio *folio = page_folio(page);
+
+	return folio_ref_count(folio) || folio_test_large(folio) || page_has_type(&folio->page);
+}
+
+/* Whether it may still come: it is free, be it once more, or it is in a CPU's list. */
+static bool sim_is_left(struct sim_sweep *sweep, unsigned long i)
+{
+	struct page *page = pfn_to_page(sweep->pfn + i);
+
+	return is_free_buddy_page(page) ||
+	       (!test_bit(i, sweep->got) && !PageHWPoison(page) && !sim_is_used(page));
+}
+
+/*
+ * Takes from the zone of the range until none of it is left, of each type in turn and
+ * the smallest blocks first. No more than leaves others some, nobody is made to free any,
+ * and the list of this CPU is soon empty if there is no more of the range in blocks.
+ */
+static void sim_sweep_allocate(struct sim_sweep *sweep)
+{
+	static const gfp_t kinds[] = { __GFP_MOVABLE, 0, __GFP_RECLAIMABLE };
+	gfp_t gfp = (GFP_USER & ~__GFP_RECLAIM) | __GFP_NOWARN | __GFP_NOMEMALLOC;
+	unsigned long i = 0, in_vain = 0;
+	unsigned int kind;
+
+	if (page_zonenum(pfn_to_page(sweep->pfn)) == ZONE_DMA32)
+		gfp |= __GFP_DMA32;
+	migrate_disable();
+	for (kind = 0; in_vain < SIM_IN_VAIN; kind = (kind + 1) % ARRAY_SIZE(kinds)) {
+		unsigned long offset;
+		struct page *page;
+
+		while (i < sweep->nr_pages && !sim_is_left(sweep, i))
+			i++;
+		if (i == sweep->nr_pages || nr_free_pages() < totalram_pages() / 8)
+			break;
+		page = alloc_page(gfp | kinds[kind]);
+		if (!page)
+			break;
+		offset = page_to_pfn(page) - sweep->pfn;
+		if (offset >= sweep->nr_pages)
+			list_add(&page->lru, &sweep->others);
+		else if (test_and_set_bit(offset, sweep->got))
+			sweep->twice++;
+		if (is_free_buddy_page(pfn_to_page(sweep->pfn + i)))
+			in_vain = 0;
+		else
+			in_vain++;
+		cond_resched();
+	}
+	migrate_enable();
+}
+
+static ssize_t sim_sweep_write(struct file *file, const char __user *buf,
+			       size_t count, loff_t *pos)
+{
+	struct sim_sweep *sweep = file->private_data;
+	unsigned long pfn, nr_pages;
+	char line[64];
+
+	if (count >= sizeof(line))
+		return -EINVAL;
+	if (copy_from_user(line, buf, count))
+		return -EFAULT;
+	line[count] = 0;
+	if (sscanf(line, "%lu %lu", &pfn, &nr_pages) != 2 || !nr_pages ||
+	    !pfn_valid(pfn) || !pfn_valid(pfn + nr_pages - 1))
+		return -EINVAL;
+
+	guard(mutex)(&sweep->lock);
+	if (sweep->nr_pages)
+		return -EEXIST;
+	sweep->got = bitmap_zalloc(nr_pages, GFP_KERNEL);
+	if (!sweep->got)
+		return -ENOMEM;
+	sweep->pfn = pfn;
+	sweep->nr_pages = nr_pages;
+	sim_sweep_allocate(sweep);
+	return count;
+}
+
+/*
+ * A line of numbers, of pages: those that were allocated, those of them that were so
+ * more than once, and of the others those that are free, poisoned, somebody else's, and
+ * nobody's: these are lost, if they are not on a CPU's list or about to be used.
+ */
+static ssize_t sim_sweep_read(struct file *file, char __user *buf, size_t count, loff_t *pos)
+{
+	unsigned long got = 0, free = 0, poisoned = 0, used = 0, lost = 0, i;
+	struct sim_sweep *sweep = file->private_data;
+	char line[128];
+	int n;
+
+	guard(mutex)(&sweep->lock);
+	for (i = 0; i < sweep->nr_pages; i++) {
+		struct page *page = pfn_to_page(sweep->pfn + i);
+
+		if (test_bit(i, sweep->got))
+			got++;
+		else if (is_free_buddy_page(page))
+			free++;
+		else if (PageHWPoison(page))
+			poisoned++;
+		else if (sim_is_used(page))
+			used++;
+		else
+			lost++;
+	}
+	n = scnprintf(line, sizeof(line), "%lu %lu %lu %lu %lu %lu\n",
+		      got, sweep->twice, free, poisoned, used, lost);
+	return simple_read_from_buffer(buf, count, pos, line, n);
+}
+
+static const struct file_operations sim_sweep_fops = {
+	.owner		= THIS_MODULE,
+	.open		= sim_sweep_open,
+	.read		= sim_sweep_read,
+	.write		= sim_sweep_write,
+	.release	= sim_sweep_release,
+};
+
 static void sim_create_files(void)
 {
 	const struct {
@@ -878,6 +1050,7 @@ static void sim_create_files(void)
 	debugfs_create_file("held", 0400, sim.debugfs, NULL, &sim_held_fops);
 	debugfs_create_file("contig", 0200, sim.debugfs, NULL, &sim_contig_fops);
 	debugfs_create_file("blocks", 0200, sim.debugfs, NULL, &sim_blocks_fops);
+	debugfs_create_file("sweep", 0600, sim.debugfs, NULL, &sim_sweep_fops);
 }
 
 static int __init sim_init(void)
