@@ -295,9 +295,10 @@ pub const SCENARIOS: [Scenario; 27] = [
         name: "vsim",
         seconds: 300,
         devices: &[],
-        // It sleeps, too.
+        // It sleeps, and goes over to a fresh kernel, too.
         hardware: Hardware {
             serial: true,
+            boot_disks: true,
             ..Hardware::PLAIN
         },
         ..PLAIN

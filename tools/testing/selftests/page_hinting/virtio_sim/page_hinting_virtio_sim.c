@@ -24,6 +24,9 @@
  *             the while. Not for a guest whose free pages must hold something
  *   reset_ms  how long the driver waits in a reset after the host has forgotten all
  *   event_idx whether to offer VIRTIO_RING_F_EVENT_IDX; from the next probe on
+ *   outlive   at load only: the host outlives a kexec. What it has when the guest goes
+ *             over is noted where the fresh kernel leaves it alone; this module finds it
+ *             there, and the host discards it as it is late. See struct note
  *
  * Counters are in debugfs, in page_hinting_virtio_sim/: see stat_names. "faults"
  * counts what a driver must never do; the log says what it was.
@@ -68,7 +71,7 @@ static const char * const mode_names[] = {
 
 enum sim_stat {
 	NOTIFIES, REQUESTS, RANGES, PAGES, AGAIN, ANSWERED, FORGOTTEN, IN_FLIGHT, PEAK,
-	INTERRUPTS, RESETS, FREEZES, RESTORES, FAULTS, NR_STATS
+	INTERRUPTS, RESETS, FREEZES, RESTORES, HAD, OUTLIVED, FAULTS, NR_STATS
 };
 
 static const char * const stat_names[] = {
@@ -85,6 +88,8 @@ static const char * const stat_names[] = {
 	[RESETS]     = "resets",	/* of a device whose driver was ready */
 	[FREEZES]    = "freezes",
 	[RESTORES]   = "restores",
+	[HAD]        = "had",		/* requests forgotten before a kexec */
+	[OUTLIVED]   = "outlived",	/* pages that the host had after it */
 	[FAULTS]     = "faults",
 };
 
@@ -182,6 +187,10 @@ MODULE_PARM_DESC(watch, "count the pages that come again unused");
 static bool event_idx = true;
 module_param(event_idx, bool, 0644);
 MODULE_PARM_DESC(event_idx, "offer VIRTIO_RING_F_EVENT_IDX");
+
+static bool outlive;
+module_param(outlive, bool, 0444);
+MODULE_PARM_DESC(outlive, "the host outlives a kexec");
 
 static int stat_add(struct host *host, enum sim_stat stat, int n)
 {
@@ -674,6 +683,75 @@ static const struct virtio_config_ops sim_config_ops = {
 	.bus_name		= sim_bus_name,
 };
 
+/* --- kexec --- */
+
+/* The kernel uses nothing below 1 MiB, and kexec.c what is higher than this. */
+#define NOTE_ADDR	0x80000
+#define NOTE_MAGIC	0x70616765686f7374ULL
+
+/**
+ * struct note - what outlives a kexec
+ * @magic: there is one, of the kernel before
+ * @forgotten: requests that the host had at the resets, and forgot
+ * @nr_ranges: what it had after them nevertheless
+ * @ranges: and where
+ */
+struct note {
+	u64 magic;
+	u32 forgotten;
+	u32 nr_ranges;
+	struct extent ranges[QUEUE_SIZE];
+};
+
+static struct note *note_at(void)
+{
+	BUILD_BUG_ON(sizeof(struct note) > PAGE_SIZE);
+	return phys_to_virt(NOTE_ADDR);
+}
+
+/* All devices below it have been shut down, so that the driver's reset is over. */
+static void sim_shutdown(struct platform_device *pdev)
+{
+	struct host *host = platform_get_drvdata(pdev);
+	struct note *note = note_at();
+	struct request *req;
+	unsigned int i;
+
+	if (!outlive)
+		return;
+	guard(mutex)(&host->lock);
+	note->forgotten = atomic_read(&host->stats[FORGOTTEN]);
+	note->nr_ranges = 0;
+	list_for_each_entry(req, &host->in_flight, list)
+		for (i = 0; i < req->nr_ranges && note->nr_ranges < QUEUE_SIZE; i++)
+			note->ranges[note->nr_ranges++] = req->ranges[i];
+	note->magic = NOTE_MAGIC;
+}
+
+/*
+ * Whoever has the memory by now reads zeros in it. That is seen by a program; what the
+ * kernel itself has there is left alone, so that it lives to tell.
+ */
+static void sim_discard_late(struct host *host)
+{
+	struct note *note = note_at();
+	unsigned int i, k;
+
+	if (note->magic != NOTE_MAGIC)
+		return;
+	note->magic = 0;
+	stat_add(host, HAD, note->forgotten);
+	for (i = 0; i < note->nr_ranges; i++) {
+		struct page *page = pfn_to_page(PHYS_PFN(note->ranges[i].addr));
+		unsigned int nr_pages = note->ranges[i].len >> PAGE_SHIFT;
+
+		for (k = 0; k < nr_pages; k++)
+			if (folio_test_anon(page_folio(page + k)))
+				memset(page_address(page + k), 0, PAGE_SIZE);
+		stat_add(host, OUTLIVED, nr_pages);
+	}
+}
+
 /* --- the device --- */
 
 static void sim_release(struct device *dev)
@@ -717,6 +795,9 @@ static int sim_probe(struct platform_device *pdev)
 	host->vdev.id.device = VIRTIO_ID_BALLOON;
 	host->vdev.id.vendor = VIRTIO_DEV_ANY_ID;
 	host->vdev.config = &sim_config_ops;
+
+	if (outlive)
+		sim_discard_late(host);
 
 	err = register_virtio_device(&host->vdev);
 	if (err) {
@@ -766,6 +847,7 @@ static SIMPLE_DEV_PM_OPS(sim_pm_ops, sim_freeze, sim_restore);
 static struct platform_driver sim_driver = {
 	.probe = sim_probe,
 	.remove = sim_remove,
+	.shutdown = sim_shutdown,
 	.driver = {
 		.name = KBUILD_MODNAME,
 		.pm = &sim_pm_ops,
