@@ -35,6 +35,12 @@ test_contents_stay() {
 	contents_are_right
 }
 
+# The memory is used as before, and what the host has swapped out comes back meanwhile.
+test_hinting_goes_on() {
+	[ -z "$not_here" ] || skip "$not_here" || return
+	host swap && hints_more 64 goes_on
+}
+
 test_nothing_is_lost() {
 	[ -z "$not_here" ] || skip "$not_here" || return
 	all_is_there_again
@@ -42,4 +48,5 @@ test_nothing_is_lost() {
 
 run_tests \
 	test_contents_stay \
+	test_hinting_goes_on \
 	test_nothing_is_lost
