@@ -9,8 +9,8 @@
 
 # The plan is for the second part: the first says only why it could not be.
 restart() {
-	prepare_kexec && set_reporting_delay 600000 && plug outlive=1 && load_fresh && stall &&
-	host restarts || return
+	prepare_kexec && set_reporting_delay 600000 && plug outlive=1 && load_fresh &&
+	wait_settled && stall && host restarts || return
 	# In the background, as nothing ends a task that waits in the kernel.
 	"$DIR/kexec" &
 	sleep "$WAIT"
