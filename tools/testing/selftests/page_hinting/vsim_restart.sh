@@ -7,7 +7,7 @@
 . "$(dirname "$0")/lib.sh"
 
 stall_the_module() {
-	set_reporting_delay 600000 && plug && load_fresh && stall
+	set_reporting_delay 600000 && plug && load_fresh && wait_settled && stall
 }
 
 restart_while_silent "$1" stall_the_module
