@@ -68,6 +68,10 @@ kcsan: ## Look for data races in the page allocator and the core, with KCSAN
 coverage: ## Show which lines of the series and of the policy the tests execute
 	@scripts/coverage.sh $(ARGS)
 
+.PHONY: suites
+suites: ## Run the kernel's own tests of memory and stress-ng, without the series and with it: an hour
+	@scripts/suites.sh $(ARGS)
+
 .PHONY: check
 check: ## Run those tests that boot no guest
 	@scripts/test.sh fmt clippy shell docs series unit

@@ -1,12 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# build-kernel.sh release|debug|base|release-dwarf|base-dwarf|kcsan|coverage|package
+# build-kernel.sh release|debug|base|release-dwarf|base-dwarf|kcsan|coverage|suites|base-suites|package
 #
 # Builds a guest kernel and prints its build directory (as O= has it, complete)
-# on stdout. base is without the series, all others have it applied; those with dwarf
-# have what tools that read dumps want to know, kcsan detects data races, coverage counts
-# which lines of the series are executed, and package is for a guest with Debian in it.
+# on stdout. base and base-... are without the series, all others have it applied; those
+# with dwarf have what tools that read dumps want to know, kcsan detects data races,
+# coverage counts which lines of the series are executed, those with suites have what the
+# kernel's own tests of memory want, and package is for a guest with Debian in it.
 # What is in the cache already, from the same source, series, configuration and toolchain,
 # is not built again.
 
@@ -22,6 +23,7 @@ case $variant in
 release | base) fragments=("$configs/release.config") need_mib=1500 ;;
 release-dwarf | base-dwarf) fragments=("$configs/release.config" "$configs/dwarf.config") need_mib=4000 ;;
 debug) fragments=("$configs/release.config" "$configs/debug.config") need_mib=2500 ;;
+suites | base-suites) fragments=("$configs/release.config" "$configs/suites.config") need_mib=3000 ;;
 package) fragments=("$configs/release.config" "$configs/package.config") need_mib=2500 ;;
 kcsan)
 	fragments=("$configs/release.config" "$configs/kcsan.config") need_mib=2500
@@ -31,7 +33,7 @@ coverage)
 	fragments=("$configs/release.config" "$configs/coverage.config") need_mib=2000
 	mapfile -t words < <(series_sources | sed 's,.*/,,; s,\(.*\)\.c$,GCOV_PROFILE_\1.o=y,')
 	;;
-*) die "no such kernel: $variant" "usage: scripts/build-kernel.sh release|debug|base|release-dwarf|base-dwarf|kcsan|coverage|package" ;;
+*) die "no such kernel: $variant" "usage: scripts/build-kernel.sh release|debug|base|release-dwarf|base-dwarf|kcsan|coverage|suites|base-suites|package" ;;
 esac
 if [ -f "$configs/$kernel_series.config" ]; then
 	fragments+=("$configs/$kernel_series.config")
@@ -40,6 +42,7 @@ if [[ $variant = base* ]]; then
 	patches=/nonexistent
 elif [ -n "$(series)" ]; then
 	fragments+=("$configs/series.config")
+	[ "$variant" != suites ] || fragments+=("$configs/suites-series.config")
 fi
 
 # --- The tree ---------------------------------------------------------------

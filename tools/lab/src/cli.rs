@@ -171,6 +171,9 @@ pub struct TestArgs {
     /// Scenarios that run at a time; 2 if there are processors and memory for it
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=64))]
     pub jobs: Option<u32>,
+    /// What the guests have as their first disk, for a scenario that wants one with contents
+    #[arg(long, value_name = "FILE")]
+    pub disk: Option<PathBuf>,
     /// Keep what a kernel with gcov has counted, of each scenario in NAME-SCENARIO.gcov
     #[arg(long)]
     pub coverage: bool,
@@ -192,7 +195,11 @@ impl TestArgs {
         readable(
             "scenarios in --selftests",
             &self.selftests.join("scenarios"),
-        )
+        )?;
+        match &self.disk {
+            Some(disk) => readable("--disk", disk),
+            None => Ok(()),
+        }
     }
 }
 

@@ -98,7 +98,7 @@ const NUMA: Hardware = Hardware {
 };
 
 /// All there are. Which selftests each runs stands in their file "scenarios".
-pub const SCENARIOS: [Scenario; 27] = [
+pub const SCENARIOS: [Scenario; 28] = [
     Scenario {
         name: "balloon",
         seconds: 450,
@@ -150,6 +150,14 @@ pub const SCENARIOS: [Scenario; 27] = [
         // It is to find more than one race; emulated, CPUs meet more seldom than by itself.
         kernel_args: "panic_on_warn=0 kcsan.udelay_task=200 kcsan.skip_watch=1000",
         mem_mib: Some(1536),
+        in_all: InAll::No,
+        ..PLAIN
+    },
+    // Both kernels run it, with what it runs on a disk (scripts/suites.sh). No KUnit suite
+    // runs before it asks for it.
+    Scenario {
+        name: "suites",
+        kernel_args: "kunit.autorun=0",
         in_all: InAll::No,
         ..PLAIN
     },

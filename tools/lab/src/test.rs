@@ -77,9 +77,10 @@ pub fn run(args: &TestArgs) -> Result<bool> {
             tally.point(&name, &Outcome::Skip(reason), &[]);
             return Ok(());
         }
-        let disk = match scenario.hardware.disk_mib {
-            0 => None,
-            mib => Some(empty_file(&args.out, mib << 20)?),
+        let disk = match (&args.disk, scenario.hardware.disk_mib) {
+            (Some(disk), _) => Some(File::open(disk).with_context(|| disk.display().to_string())?),
+            (None, 0) => None,
+            (None, mib) => Some(empty_file(&args.out, mib << 20)?),
         };
         let snapshots = match scenario.hardware.snapshots {
             false => None,
