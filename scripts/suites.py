@@ -59,7 +59,7 @@ def read(path):
             if found is None:
                 continue
             name, outcome = found
-            kind = name.split("_")[0]
+            kind = name.split("_")[0].replace("user", "mm")
             if kind in KINDS and seconds is not None:
                 points[name] = (kind, outcome, subtests, seconds)
             subtests, seconds = {}, None

@@ -8,6 +8,7 @@
 # A line of the list is "KIND SECONDS COMMAND...", with what it may take at most. KIND is
 #
 #   mm      a selftest of mm
+#   user    the same, run by nobody
 #   stress  "STRESSOR INSTANCES OPERATIONS [ARGUMENT...]" of stress-ng
 #   kunit   a KUnit suite of the kernel's own
 #   module  a test module, which tests as it is loaded, and its parameters
@@ -43,6 +44,10 @@ run_mm() { # PROGRAM [ARGUMENT...]
 
 	shift
 	in_root "./$program" "$@"
+}
+
+run_user() { # PROGRAM
+	in_root busybox su -s /bin/sh nobody -c "./$1"
 }
 
 # For so many operations, and none the less for a time.
@@ -113,6 +118,8 @@ one() { # KIND SECONDS COMMAND...
 	local kind=$1 limit=$2 ret=0 up begin
 
 	shift 2
+	# In the log of the kernel, too: for who wonders when it complained, or where it hangs.
+	echo "suites: $kind $*" > /dev/kmsg
 	read -r up _ < /proc/uptime
 	begin=${up%.*}
 	"run_$kind" "$@" > /tmp/said 2>&1 || ret=$?
@@ -121,6 +128,7 @@ one() { # KIND SECONDS COMMAND...
 	# Where the last line of it had no end
 	echo
 	ktap_print_msg "status $ret after $((${up%.*} - begin)) s"
+	echo "suites: status $ret after $((${up%.*} - begin)) s" > /dev/kmsg
 	tidy
 	case $ret in
 	0) return "$KSFT_PASS" ;;
