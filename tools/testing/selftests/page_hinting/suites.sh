@@ -107,7 +107,7 @@ tidy() {
 	for pid in /proc/[0-9]*; do
 		[ "$(readlink "$pid/root")" != $ROOT ] || kill -9 "${pid#/proc/}" 2> /dev/null
 	done
-	find $ROOT/tmp $ROOT/dev/shm -mindepth 1 -delete
+	rm -rf $ROOT/tmp/* $ROOT/dev/shm/*
 	echo 0 > /proc/sys/vm/nr_hugepages
 	echo always > /sys/kernel/mm/transparent_hugepage/enabled
 	echo 0 > /sys/kernel/mm/ksm/run
