@@ -12,7 +12,7 @@ import re
 import sys
 
 POINT = re.compile(r"^(?P<no>not )?ok\s+(?P<number>\d+)\b[ \t]*(?:- )?(?P<name>.*)$")
-DIRECTIVE = re.compile(r"\s*#\s*(SKIP|XFAIL|TODO)\b.*$", re.IGNORECASE)
+DIRECTIVE = re.compile(r"\s*#\s*(SKIP|XFAIL|TODO)\b\s*(.*)$", re.IGNORECASE)
 KINDS = {"mm": "mm selftests", "stress": "stress-ng", "kunit": "KUnit", "module": "test modules"}
 # What may be another number in each boot: addresses, and process numbers.
 VARYING = re.compile(r"0x[0-9a-fA-F]{4,}")
@@ -26,7 +26,8 @@ def verdict(line):
     name, outcome = match["name"].strip(), "fail" if match["no"] else "pass"
     directive = DIRECTIVE.search(name)
     if directive:
-        name = name[: directive.start()]
+        # Behind the name it says why; kselftest.h has the name there.
+        name = name[: directive.start()] or directive[2]
         if directive[1].upper() == "SKIP":
             outcome = "skip"
         elif outcome == "fail":
