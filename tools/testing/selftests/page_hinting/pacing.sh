@@ -77,28 +77,32 @@ test_idle_is_hinted() {
 # What the per-CPU lists hold is used at once by the next turn of a cycle. Each page that
 # the thread has taken from them leaves an event: those of one time are less than 0.3 s apart.
 test_a_cycle_keeps_the_cpus_lists() {
-	local pid drains=
+	local pid drains='' cycles=/tmp/cycles
 
 	settle 10 && echo 0 > $PCP_FRACTION && trace_nothing || return
 	pid=$(pidof page_hinting) || fail "the thread is not there" || return
 	while :; do
 		"$DIR/memhog" -t $MIB
 		"$DIR/memhog" -T 16
+		echo >> $cycles
 	done < /dev/null > /dev/null 2>&1 &
 	background="$background $!"
 	if wait_for "memory to be held back" status_is paced && sleep 2 &&
 	   trace_event kmem/mm_page_pcpu_drain 1 "common_pid == $pid"; then
+		: > $cycles
 		sleep 9
 		trace_event kmem/mm_page_pcpu_drain 0
+		cycles=$(wc -l < $cycles)
 		drains=$(count_drains)
 	fi
 	end_background
 	[ -n "$drains" ] || return
-	ktap_print_msg "drained $drains times in 9 s of a cycle"
-	# A slow guest takes longer for one, which then counts as two. Without the rule for
-	# cycles there is one each second.
-	[ "$drains" -le 4 ] ||
-		fail "the CPUs' lists were drained $drains times in 9 s of a cycle, expected 4 at most"
+	ktap_print_msg "drained $drains times in 9 s and $cycles rounds of a cycle"
+	# Where one drain takes longer than 0.3 s it counts as two.
+	[ "$drains" -le 2 ] || [ "$cycles" -ge 6 ] ||
+		skip "this guest is too slow: $cycles rounds of a cycle in 9 s" || return
+	[ "$drains" -le 2 ] ||
+		fail "the CPUs' lists were drained $drains times in 9 s of a cycle, expected 2 at most"
 }
 
 count_drains() {
