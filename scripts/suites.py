@@ -14,7 +14,7 @@ import sys
 POINT = re.compile(r"^(?P<no>not )?ok\s+(?P<number>\d+)\b[ \t]*(?:- )?(?P<name>.*)$")
 DIRECTIVE = re.compile(r"\s*#\s*(SKIP|XFAIL|TODO)\b\s*(.*)$", re.IGNORECASE)
 KINDS = {"mm": "mm selftests", "stress": "stress-ng", "kunit": "KUnit", "module": "test modules"}
-# What may be another number in each boot: addresses, and process numbers.
+# What may be another number in each boot: addresses.
 VARYING = re.compile(r"0x[0-9a-fA-F]{4,}")
 
 
@@ -120,6 +120,8 @@ def main():
     print()
     for line in differ:
         print(line)
+    for name in sorted(known - used):
+        print(f"known to differ, and does not: {name}")
     unknown = sum(line.startswith("DIFFERS") for line in differ)
     print(f"{len(differ)} of them differ, {len(differ) - unknown} of which are known")
     if unknown:

@@ -57,7 +57,7 @@ disk() {
 run_in() {
 	run "$root/out/lab" test --kernel "$kernel/arch/x86/boot/bzImage" --module "$module" \
 		--selftests "$root/out/selftests" --name "$1" --scenario suites --disk "$out/$1.tar" \
-		--timeout 3600 --out "$out" >"$out/$1.txt" || true
+		--timeout 12000 --out "$out" >"$out/$1.txt" || true
 	say "$1: $(tail -n 1 "$out/$1.txt") (log: ${out#"$root"/}/$1.txt)"
 	grep -q ' module_hints' "$out/$1-suites.tap" || die "the tests were not run in the $1 guest" "see the logs in $out"
 }

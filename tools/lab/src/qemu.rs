@@ -763,19 +763,18 @@ fn arguments(
         "none",
         "-no-reboot",
     ]);
+    let backend = match config.host_pages {
+        HostPages::Transparent | HostPages::Small => "memory-backend-ram",
+        HostPages::Pool => "memory-backend-memfd,hugetlb=on,hugetlbsize=2M",
+    };
     if hardware.nodes.is_empty() {
         add(&["-machine", "q35,memory-backend=ram"]);
-        let backend = match config.host_pages {
-            HostPages::Transparent | HostPages::Small => "memory-backend-ram",
-            HostPages::Pool => "memory-backend-memfd,hugetlb=on,hugetlbsize=2M",
-        };
         add(&["-object", &format!("{backend},id=ram,size={mem}M")]);
     } else {
         add(&["-machine", "q35"]);
     }
     for (node, mib) in hardware.nodes.iter().enumerate() {
-        let backend = format!("memory-backend-ram,id=ram{node},size={mib}M");
-        add(&["-object", &backend]);
+        add(&["-object", &format!("{backend},id=ram{node},size={mib}M")]);
         add(&["-numa", &format!("node,nodeid={node},memdev=ram{node}")]);
     }
     match hardware.hotplug_mib {

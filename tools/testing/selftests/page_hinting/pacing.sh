@@ -17,6 +17,8 @@ settle() { # PERMILLE
 	set_knob flush_timeout_ms 60000 && set_knob flush 1 && sleep 12
 }
 
+cycles_took=0
+
 # Sets $reused to the KiB that are used again after the first cycle of many, and
 # $cycles_took to the seconds that all of them take.
 cycle() {
@@ -55,9 +57,8 @@ test_without_pacing_all_is_used_again() {
 test_a_cycle_is_left_alone() {
 	local most
 
-	settle 10 && cycle || return
+	settle 10 && cycle && fast_enough || return
 	most=$((MIB * 1024 * 2))
-	[ "$reused" -le $most ] || fast_enough || return
 	[ "$reused" -le $most ] ||
 		fail "$reused KiB were used again in $CYCLES cycles of $MIB MiB, expected $most at most" || return
 	is_held_back
@@ -75,11 +76,12 @@ test_idle_is_hinted() {
 }
 
 # What the per-CPU lists hold is used at once by the next turn of a cycle. Each page that
-# the thread has taken from them leaves an event: those of one time are less than 0.3 s apart.
+# the thread has taken from them leaves an event: those of one time are less than 0.5 s apart.
 test_a_cycle_keeps_the_cpus_lists() {
 	local pid drains='' cycles=/tmp/cycles
 
-	settle 10 && echo 0 > $PCP_FRACTION && trace_nothing || return
+	# (As a test before has found.)
+	fast_enough && settle 10 && echo 0 > $PCP_FRACTION && trace_nothing || return
 	pid=$(pidof page_hinting) || fail "the thread is not there" || return
 	while :; do
 		"$DIR/memhog" -t $MIB
@@ -98,17 +100,18 @@ test_a_cycle_keeps_the_cpus_lists() {
 	end_background
 	[ -n "$drains" ] || return
 	ktap_print_msg "drained $drains times in 9 s and $cycles rounds of a cycle"
-	# Where one drain takes longer than 0.3 s it counts as two.
-	[ "$drains" -le 2 ] || [ "$cycles" -ge 6 ] ||
+	# Where one drain takes longer than 0.5 s it counts as two; without the rule for cycles
+	# there is one each second.
+	[ "$drains" -le 3 ] || [ "$cycles" -ge 6 ] ||
 		skip "this guest is too slow: $cycles rounds of a cycle in 9 s" || return
-	[ "$drains" -le 2 ] ||
-		fail "the CPUs' lists were drained $drains times in 9 s of a cycle, expected 2 at most"
+	[ "$drains" -le 3 ] ||
+		fail "the CPUs' lists were drained $drains times in 9 s of a cycle, expected 3 at most"
 }
 
 count_drains() {
 	awk '!/^#/ && match($0, / [0-9]+\.[0-9]+: /) {
 		t = substr($0, RSTART, RLENGTH) + 0
-		if (!n || t > last + 0.3)
+		if (!n || t > last + 0.5)
 			n++
 		last = t
 	}

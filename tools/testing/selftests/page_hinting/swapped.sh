@@ -36,7 +36,10 @@ test_contents_stay() {
 }
 
 # The memory is used as before, and what the host has swapped out comes back meanwhile.
+# The guest, which has been swapped out, has to come back from the disk for it.
 test_hinting_goes_on() {
+	local GOES_ON=60
+
 	[ -z "$not_here" ] || skip "$not_here" || return
 	host swap && hints_more 64 goes_on
 }

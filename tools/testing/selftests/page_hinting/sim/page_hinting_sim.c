@@ -860,6 +860,9 @@ struct sim_sweep {
 	unsigned long *got;
 	unsigned long twice;
 	struct list_head others;
+	/* What came of it. */
+	char line[128];
+	int len;
 };
 
 /* Pages that are allocated for those that may be in this CPU's list. */
@@ -892,12 +895,13 @@ static int sim_sweep_release(struct inode *inode, struct file *file)
 	return 0;
 }
 
-/* Whether somebody has the page: not every page in use is counted. */
+/*
+ * Whether somebody has the page: not every page in use is counted. Nobody holds it, so it
+ * may become part of a folio meanwhile: its own state alone is looked at.
+ */
 static bool sim_is_used(struct page *page)
 {
-	struct folio *folio = page_folio(page);
-
-	return folio_ref_count(folio) || folio_test_large(folio) || page_has_type(&folio->page);
+	return page_ref_count(page) || PageCompound(page) || page_has_type(page);
 }
 
 /* Whether it may still come: it is free, be it once more, or it is in a CPU's list. */
@@ -949,6 +953,29 @@ static void sim_sweep_allocate(struct sim_sweep *sweep)
 	migrate_enable();
 }
 
+/* At one time, however the file is read. */
+static void sim_sweep_count(struct sim_sweep *sweep)
+{
+	unsigned long got = 0, free = 0, poisoned = 0, used = 0, lost = 0, i;
+
+	for (i = 0; i < sweep->nr_pages; i++) {
+		struct page *page = pfn_to_page(sweep->pfn + i);
+
+		if (test_bit(i, sweep->got))
+			got++;
+		else if (is_free_buddy_page(page))
+			free++;
+		else if (PageHWPoison(page))
+			poisoned++;
+		else if (sim_is_used(page))
+			used++;
+		else
+			lost++;
+	}
+	sweep->len = scnprintf(sweep->line, sizeof(sweep->line), "%lu %lu %lu %lu %lu %lu\n",
+			       got, sweep->twice, free, poisoned, used, lost);
+}
+
 static ssize_t sim_sweep_write(struct file *file, const char __user *buf,
 			       size_t count, loff_t *pos)
 {
@@ -974,39 +1001,22 @@ static ssize_t sim_sweep_write(struct file *file, const char __user *buf,
 	sweep->pfn = pfn;
 	sweep->nr_pages = nr_pages;
 	sim_sweep_allocate(sweep);
+	sim_sweep_count(sweep);
 	return count;
 }
 
 /*
- * A line of numbers, of pages: those that were allocated, those of them that were so
- * more than once, and of the others those that are free, poisoned, somebody else's, and
- * nobody's: these are lost, if they are not on a CPU's list or about to be used.
+ * A line of numbers, of pages, as it was after the write: those that were allocated, those
+ * of them that were so more than once, and of the others those that are free, poisoned,
+ * somebody else's, and nobody's: these are lost, if they are not on a CPU's list or about
+ * to be used.
  */
 static ssize_t sim_sweep_read(struct file *file, char __user *buf, size_t count, loff_t *pos)
 {
-	unsigned long got = 0, free = 0, poisoned = 0, used = 0, lost = 0, i;
 	struct sim_sweep *sweep = file->private_data;
-	char line[128];
-	int n;
 
 	guard(mutex)(&sweep->lock);
-	for (i = 0; i < sweep->nr_pages; i++) {
-		struct page *page = pfn_to_page(sweep->pfn + i);
-
-		if (test_bit(i, sweep->got))
-			got++;
-		else if (is_free_buddy_page(page))
-			free++;
-		else if (PageHWPoison(page))
-			poisoned++;
-		else if (sim_is_used(page))
-			used++;
-		else
-			lost++;
-	}
-	n = scnprintf(line, sizeof(line), "%lu %lu %lu %lu %lu %lu\n",
-		      got, sweep->twice, free, poisoned, used, lost);
-	return simple_read_from_buffer(buf, count, pos, line, n);
+	return simple_read_from_buffer(buf, count, pos, sweep->line, sweep->len);
 }
 
 static const struct file_operations sim_sweep_fops = {
