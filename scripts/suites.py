@@ -14,8 +14,8 @@ import sys
 POINT = re.compile(r"^(?P<no>not )?ok\s+(?P<number>\d+)\b[ \t]*(?:- )?(?P<name>.*)$")
 DIRECTIVE = re.compile(r"\s*#\s*(SKIP|XFAIL|TODO)\b\s*(.*)$", re.IGNORECASE)
 KINDS = {"mm": "mm selftests", "stress": "stress-ng", "kunit": "KUnit", "module": "test modules"}
-# What may be another number in each boot: addresses.
-VARYING = re.compile(r"0x[0-9a-fA-F]{4,}")
+# What may be another number in each boot: addresses, and what pagemap_ioctl counts.
+VARYING = re.compile(r"0x[0-9a-fA-F]{4,}|(?<=Extra pages )\d+ \([\d.]+%\)|(?<=extra thread faults )\d+")
 
 
 def verdict(line):
@@ -32,7 +32,7 @@ def verdict(line):
             outcome = "skip"
         elif outcome == "fail":
             outcome = "xfail"
-    return VARYING.sub("0x?", name.strip()), outcome
+    return VARYING.sub("?", name.strip()), outcome
 
 
 def read(path):

@@ -45,7 +45,7 @@ disk() {
 		cat "$modules/build.log" >&2
 		die "the test module page_frag was not built for the $1 kernel"
 	}
-	for module in "$modules"/page_frag/page_frag_test.ko "$kernel"/lib/test_{vmalloc,hmm,meminit,free_pages,maple_tree,xarray}.ko; do
+	for module in "$modules"/page_frag/page_frag_test.ko "$kernel"/lib/test_{vmalloc,hmm,maple_tree,xarray}.ko; do
 		cp "$module" "$modules/modules/"
 	done
 	run tar --owner=0 --group=0 --sort=name -cf "$out/$1.tar" -C "$tools/root" . -C "$modules" ./modules

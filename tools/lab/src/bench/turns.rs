@@ -66,7 +66,7 @@ by itself.  Not part of ``all``.",
             better: Better::Less,
         },
     ],
-    estimate: Duration::from_secs(22 * 60),
+    estimate: Duration::from_secs(17 * 60),
     quick_estimate: Duration::from_secs(3 * 60),
     run,
     draw,
@@ -74,7 +74,7 @@ by itself.  Not part of ``all``.",
 
 const MEM_MIB: u64 = 2048;
 /// The loop's gap, and how many turns it is hinted for.
-const GAPS: [(u32, usize); 4] = [(0, 8), (20, 8), (200, 8), (1000, 12)];
+const GAPS: [(u32, usize); 4] = [(0, 6), (20, 6), (200, 6), (1000, 9)];
 const QUICK_GAPS: [(u32, usize); 2] = [(0, 2), (1000, 2)];
 const HINTED: Times = Times {
     skip_s: 6.0,
