@@ -5,9 +5,10 @@
 
 . "$(dirname "$0")/lib.sh"
 
-# How many times as many rounds.
-MORE=1
-[ "$PAGE_HINTING_SOAK" != 1 ] || MORE=20
+# How often a few rounds are done; it takes the debug guest long.
+TIMES=2
+[ ! -e /sys/kernel/debug/page_hinting_check ] || TIMES=1
+[ "$PAGE_HINTING_SOAK" != 1 ] || TIMES=40
 
 churn() { # ARGUMENT...
 	while :; do
@@ -46,7 +47,7 @@ test_unload_under_churn() {
 	take_stock || return
 	churn -t 128
 	churn -T 16
-	load_and_unload $((12 * MORE)) || ret=$?
+	load_and_unload $((6 * TIMES)) || ret=$?
 	stop_churn && [ $ret -eq 0 ] && nothing_is_lost
 }
 
@@ -56,7 +57,7 @@ test_unload_at_low_orders() {
 	take_stock || return
 	churn -t 64
 	churn -T 16
-	load_and_unload $((8 * MORE)) high_watermark_kb=64 min_order=0 || ret=$?
+	load_and_unload $((4 * TIMES)) high_watermark_kb=64 min_order=0 || ret=$?
 	stop_churn && [ $ret -eq 0 ] && nothing_is_lost
 }
 
@@ -68,7 +69,7 @@ test_unload_with_defaults() {
 	take_stock || return
 	churn -t 128
 	churn -T 16
-	load_and_unload $((8 * MORE)) || ret=$?
+	load_and_unload $((4 * TIMES)) || ret=$?
 	all_defaults=
 	stop_churn && [ $ret -eq 0 ] && nothing_is_lost
 }
