@@ -69,7 +69,7 @@ coverage: ## Show which lines of the series and of the policy the tests execute
 	@scripts/coverage.sh $(ARGS)
 
 .PHONY: suites
-suites: ## Run the kernel's own tests of memory and stress-ng, without the series and with it: an hour
+suites: ## Run the kernel's own tests of memory and stress-ng, without the series and with it: half an hour
 	@scripts/suites.sh $(ARGS)
 
 .PHONY: check
