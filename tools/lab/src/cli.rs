@@ -132,7 +132,7 @@ pub struct WatchArgs {
     pub out: PathBuf,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct TestArgs {
     #[command(flatten)]
     pub guest: GuestArgs,
@@ -145,7 +145,8 @@ pub struct TestArgs {
     /// What to call this kernel in the report
     #[arg(long, default_value = "release")]
     pub name: String,
-    /// Scenarios to run, separated by commas; "all" is all that suit a patched kernel
+    /// Scenarios to run, separated by commas; "all" is each in the guest that suits it best,
+    /// "every" all that this guest can run
     #[arg(
         long,
         value_name = "NAME",
@@ -168,7 +169,10 @@ pub struct TestArgs {
     /// Longest time for a boot and for each test, in seconds
     #[arg(long, value_name = "S", default_value_t = 300, value_parser = value_parser!(u64).range(1..=4_000_000))]
     pub timeout: u64,
-    /// Scenarios that run at a time; 2 if there are processors and memory for it
+    /// Another kernel in the same queue: its name, kernel image, module, selftests and scenarios
+    #[arg(long, num_args = 5, value_names = ["NAME", "BZIMAGE", "KO", "DIR", "SCENARIOS"])]
+    pub also: Vec<String>,
+    /// Scenarios that run at a time; as many as there are processors and memory for
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=64))]
     pub jobs: Option<u32>,
     /// What the guests have as their first disk, for a scenario that wants one with contents
@@ -186,6 +190,21 @@ impl TestArgs {
     /// Longest time for a boot and for each test.
     pub fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout)
+    }
+
+    /// The arguments for each kernel of the queue.
+    pub fn each(&self) -> Vec<Self> {
+        let also = self.also.chunks_exact(5).map(|words| {
+            let mut args = self.clone();
+            args.name.clone_from(&words[0]);
+            args.guest.kernel = PathBuf::from(&words[1]);
+            args.module = PathBuf::from(&words[2]);
+            args.selftests = PathBuf::from(&words[3]);
+            args.scenario = words[4].split(',').map(str::to_owned).collect();
+            args.skip.clear();
+            args
+        });
+        [self.clone()].into_iter().chain(also).collect()
     }
 
     /// Checks what the parser cannot.

@@ -9,6 +9,10 @@ pub enum Outcome {
     Fail,
     /// Not run, with the reason.
     Skip(String),
+    /// Failed, as it will until the issue of this number is closed.
+    ExpectedFailure {
+        issue: u32,
+    },
 }
 
 /// A test point that has no subtests of its own.
@@ -55,7 +59,7 @@ pub fn parse<'a>(lines: impl IntoIterator<Item = &'a str>) -> Report {
         } else if let Some(plan) = plan(text) {
             close(&mut levels, &mut report, |level| level.indent > indent);
             level_at(&mut levels, indent, &report).plan = Some(plan);
-        } else if let Some((ok, name, skip)) = point(text) {
+        } else if let Some((ok, name, directive)) = point(text) {
             let below = close(&mut levels, &mut report, |level| level.indent > indent);
             level_at(&mut levels, indent, &report).seen += 1;
             let notes = std::mem::take(&mut notes);
@@ -75,11 +79,7 @@ pub fn parse<'a>(lines: impl IntoIterator<Item = &'a str>) -> Report {
                 }
                 None => report.points.push(Point {
                     name: name.to_owned(),
-                    outcome: match (ok, skip) {
-                        (true, Some(reason)) => Outcome::Skip(reason.to_owned()),
-                        (true, None) => Outcome::Pass,
-                        (false, _) => Outcome::Fail,
-                    },
+                    outcome: outcome(ok, directive),
                     notes,
                 }),
             }
@@ -140,8 +140,8 @@ fn plan(text: &str) -> Option<usize> {
     number.split_whitespace().next()?.parse().ok()
 }
 
-/// Whether it is ok, its name, and the reason if it was skipped.
-fn point(text: &str) -> Option<(bool, &str, Option<&str>)> {
+/// Whether it is ok, its name, and its directive, which may be empty.
+fn point(text: &str) -> Option<(bool, &str, &str)> {
     let (ok, rest) = match text.strip_prefix("not ok ") {
         Some(rest) => (false, rest),
         None => (true, text.strip_prefix("ok ")?),
@@ -150,14 +150,21 @@ fn point(text: &str) -> Option<(bool, &str, Option<&str>)> {
     number.parse::<u32>().ok()?;
     let rest = rest.trim_start();
     let rest = rest.strip_prefix("- ").unwrap_or(rest);
-    let (name, directive) = match rest.split_once('#') {
-        Some((name, directive)) => (name.trim(), directive.trim()),
-        None => (rest, ""),
-    };
-    let skip = ["SKIP", "XFAIL"]
-        .iter()
-        .find_map(|word| directive.strip_prefix(word).map(str::trim));
-    Some((ok, name, skip))
+    let (name, directive) = rest.split_once('#').unwrap_or((rest, ""));
+    Some((ok, name.trim(), directive.trim()))
+}
+
+/// How a point came out. An expected failure without an issue is a failure: nobody would mend it.
+fn outcome(ok: bool, directive: &str) -> Outcome {
+    let issue = directive
+        .strip_prefix("XFAIL issue ")
+        .and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+    match (ok, issue, directive.strip_prefix("SKIP")) {
+        (true, Some(issue), _) => Outcome::ExpectedFailure { issue },
+        (true, None, Some(reason)) => Outcome::Skip(reason.trim().to_owned()),
+        (true, None, None) if !directive.starts_with("XFAIL") => Outcome::Pass,
+        _ => Outcome::Fail,
+    }
 }
 
 /// What a test program's exit status and output amount to.
@@ -315,6 +322,18 @@ not ok 1 page_hinting_policy
         assert_eq!(
             judge(0, ["TAP version 13", "1..1", "not ok 1 a # SKIP broken"]).points[0].outcome,
             Outcome::Fail
+        );
+    }
+
+    #[test]
+    fn an_expected_failure_names_its_issue() {
+        let report = judge(0, ["1..2", "ok 1 a # XFAIL issue 17", "ok 2 b # XFAIL"]);
+        assert_eq!(
+            outcomes(&report),
+            [
+                ("a", &Outcome::ExpectedFailure { issue: 17 }),
+                ("b", &Outcome::Fail),
+            ]
         );
     }
 

@@ -22,6 +22,8 @@ pub mod returned;
 pub mod rss;
 pub mod scenario;
 pub mod shell;
+pub mod skips;
+pub mod tally;
 pub mod test;
 pub mod versions;
 pub mod watch;

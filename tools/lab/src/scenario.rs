@@ -48,18 +48,38 @@ impl Scenario {
     }
 }
 
-/// Whether "all" includes a scenario.
+/// In which guest "all" includes a scenario, if a selftest is listed for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InAll {
-    /// If a selftest is listed for it.
-    Yes,
-    /// It is run by its name alone, as by a script of its own or in a kernel without the series.
-    No,
-    /// If the guest is the debug guest, whose module brings KUnit tests.
+    /// In the debug guest: what it does matters, and the checks of that kernel see most. "every"
+    /// includes it in the release guest as well.
+    Functional,
+    /// In the debug guest alone, for which it is made.
     Debug,
-    /// If it is not: it would take too long.
+    /// In the release guest: it measures, or takes the debug guest too long.
     Release,
+    /// In none. It is run by its name alone, as by a script of its own or in a kernel without the
+    /// series.
+    No,
 }
+
+impl InAll {
+    /// Whether this word for many scenarios includes it.
+    fn is_in(self, word: &str, is_debug: bool) -> bool {
+        match self {
+            Self::Functional => is_debug && word == ALL || word == EVERY,
+            Self::Debug => is_debug && [ALL, EVERY].contains(&word),
+            Self::Release => !is_debug && [ALL, EVERY].contains(&word),
+            Self::No => false,
+        }
+    }
+}
+
+/// Each scenario in the guest that suits it best.
+pub const ALL: &str = "all";
+
+/// All that this guest can run.
+pub const EVERY: &str = "every";
 
 /// What the debug guest has more than a scenario asks for, in MiB: what its kernel
 /// keeps of each page and in itself, so that about as much is free in either guest.
@@ -75,7 +95,7 @@ const PLAIN: Scenario = Scenario {
     kernel_args: "",
     mem_mib: None,
     hardware: Hardware::PLAIN,
-    in_all: InAll::Yes,
+    in_all: InAll::Functional,
     seconds: 20,
 };
 
@@ -98,14 +118,22 @@ const NUMA: Hardware = Hardware {
 };
 
 /// All there are. Which selftests each runs stands in their file "scenarios".
-pub const SCENARIOS: [Scenario; 28] = [
+pub const SCENARIOS: [Scenario; 29] = [
+    Scenario {
+        name: "smoke",
+        in_all: InAll::Release,
+        seconds: 60,
+        ..PLAIN
+    },
     Scenario {
         name: "balloon",
         seconds: 450,
         ..PLAIN
     },
+    // It tells fast cycles from slow ones.
     Scenario {
         name: "pacing",
+        in_all: InAll::Release,
         seconds: 300,
         ..PLAIN
     },
@@ -225,6 +253,7 @@ pub const SCENARIOS: [Scenario; 28] = [
         kernel_args: "resume=/dev/vda no_console_suspend",
         mem_mib: Some(1024),
         hardware: POWER,
+        in_all: InAll::Release,
         seconds: 500,
         ..PLAIN
     },
@@ -297,6 +326,7 @@ pub const SCENARIOS: [Scenario; 28] = [
         seconds: 150,
         devices: &[],
         kernel_args: "init_on_free=1",
+        in_all: InAll::Release,
         ..PLAIN
     },
     Scenario {
@@ -318,8 +348,8 @@ pub const SCENARIOS: [Scenario; 28] = [
     },
 ];
 
-/// The scenarios of these names but for those to skip, in order. "all" leaves out those without
-/// a test.
+/// The scenarios of these names but for those to skip, in order. [`ALL`] and [`EVERY`] leave out
+/// those without a test.
 pub fn select(
     names: &[String],
     skip: &[String],
@@ -334,20 +364,12 @@ pub fn select(
         let before = selected.len();
         selected.extend(SCENARIOS.iter().filter(|scenario| {
             let has_tests = scenario.name == KUNIT || lists.contains_key(scenario.name);
-            scenario.name == name
-                || name == "all"
-                    && has_tests
-                    && match scenario.in_all {
-                        InAll::Yes => true,
-                        InAll::No => false,
-                        InAll::Debug => is_debug,
-                        InAll::Release => !is_debug,
-                    }
+            scenario.name == name || has_tests && scenario.in_all.is_in(name, is_debug)
         }));
         if selected.len() == before {
             let known: Vec<_> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
             bail!(
-                "there is no scenario \"{name}\"; there are all, {}",
+                "there is no scenario \"{name}\"; there are {ALL}, {EVERY}, {}",
                 known.join(", ")
             );
         }
@@ -449,21 +471,25 @@ mod tests {
 
     #[test]
     fn all_is_what_suits_the_kernel_and_has_tests() {
-        let lists = parse_lists("shuffle: a\nballoon: b\nsim-poison: c\nunpatched: d").unwrap();
+        let lists =
+            parse_lists("shuffle: a\nballoon: b\nsim-poison: c\nlocked: e\nunpatched: d").unwrap();
         let names = |wanted: &[&str], is_debug| -> Result<Vec<&str>> {
             let wanted: Vec<_> = wanted.iter().map(|&name| name.to_owned()).collect();
             let selected = select(&wanted, &[], &lists, is_debug)?;
             Ok(selected.iter().map(|scenario| scenario.name).collect())
         };
-        let two = ["balloon", "shuffle"];
-        assert_eq!(names(&["all"], false).unwrap(), two);
+        assert_eq!(names(&["all"], false).unwrap(), ["locked"]);
         assert_eq!(
             names(&["all"], true).unwrap(),
             ["balloon", "shuffle", "sim-poison", "kunit"]
         );
         assert_eq!(
-            names(&["all", "unpatched", "balloon"], false).unwrap(),
-            ["balloon", "shuffle", "unpatched"]
+            names(&["every"], true).unwrap(),
+            names(&["all"], true).unwrap()
+        );
+        assert_eq!(
+            names(&["every", "unpatched", "balloon"], false).unwrap(),
+            ["balloon", "shuffle", "locked", "unpatched"]
         );
         // By its name, so that it is missed.
         assert_eq!(names(&["vsim"], false).unwrap(), ["vsim"]);
@@ -474,10 +500,10 @@ mod tests {
     fn what_is_to_be_skipped_is_left_out() {
         let lists = parse_lists("shuffle: a\nballoon: b").unwrap();
         let all = ["all".to_owned()];
-        let selected = select(&all, &["balloon".to_owned()], &lists, false).unwrap();
+        let selected = select(&all, &["balloon".to_owned()], &lists, true).unwrap();
         assert_eq!(selected.len(), 1);
         assert_eq!(selected[0].name, "shuffle");
-        assert!(select(&all, &["ballon".to_owned()], &lists, false).is_err());
+        assert!(select(&all, &["ballon".to_owned()], &lists, true).is_err());
     }
 
     #[test]

@@ -5,10 +5,12 @@
 use crate::cli::TestArgs;
 use crate::initramfs::{self, Content};
 use crate::interrupt::Interrupted;
-use crate::ktap::{self, Outcome, Report};
+use crate::ktap::{self, Outcome};
 use crate::port::{Event, Silence};
 use crate::qemu::{Accel, Config, Console, Guest, HostPages, Said, Threads, is_complaint};
-use crate::scenario::{self, KUNIT, Scenario};
+use crate::scenario::{self, KUNIT, Lists, Scenario};
+use crate::skips::Skips;
+use crate::tally::{OUTPUT_LINES, Tally};
 use crate::versions::Module;
 use anyhow::{Context, Error, Result, ensure};
 use procfs::{Current, Meminfo};
@@ -19,61 +21,120 @@ use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Lines of a test's output that are shown when it failed.
-const OUTPUT_LINES: usize = 20;
+/// One kernel of the queue.
+struct Variant {
+    args: TestArgs,
+    /// Whether this is the debug guest.
+    is_debug: bool,
+    lists: Lists,
+    initramfs: Vec<u8>,
+}
+
+/// A scenario in a variant's guest.
+struct Job<'a> {
+    variant: &'a Variant,
+    scenario: &'static Scenario,
+}
 
 /// Runs the scenarios; true if at least one test passed and none failed.
 pub fn run(args: &TestArgs) -> Result<bool> {
-    args.validate()?;
-    let module = Module::read(&args.module)?;
-    let lists = scenario::read_lists(&args.selftests)?;
-    let mut scenarios = scenario::select(&args.scenario, &args.skip, &lists, module.has_kunit)?;
-    let initramfs = initramfs::build(&Content {
-        busybox: &args.guest.busybox,
-        module: Some(&args.module),
-        selftests: Some(&args.selftests),
-    })?;
+    let variants: Vec<_> = args
+        .each()
+        .into_iter()
+        .map(Variant::new)
+        .collect::<Result<_>>()?;
+    let mut queue = Vec::new();
+    for variant in &variants {
+        queue.extend(variant.queue()?);
+    }
     fs::create_dir_all(&args.out)
         .with_context(|| format!("cannot make the directory {}", args.out.display()))?;
 
-    let jobs = args.jobs.map_or_else(
-        || {
-            let sizes = scenarios
-                .iter()
-                .map(|scenario| scenario.size_mib(args.mem, module.has_kunit));
-            usual_jobs(sizes.max().unwrap_or(0))
-        },
-        |jobs| jobs as usize,
-    );
+    let jobs = match args.jobs {
+        Some(jobs) => jobs as usize,
+        None => usual_jobs(queue.iter().map(Job::size_mib).max().unwrap_or(0)),
+    };
     if jobs > 1 {
-        scenarios.sort_by_key(|scenario| Reverse(scenario.seconds));
+        queue.sort_by_key(|job| Reverse(job.cost()));
     }
-    let tally = Tally::default();
+    let tally = Tally::new(Skips::read(&args.selftests)?);
     println!("KTAP version 1");
     println!("# guests at a time: {jobs}");
-    side_by_side(jobs, &scenarios, |scenario| {
-        let tests = match lists.get(scenario.name) {
+    side_by_side(jobs, &queue, |job| job.run(&tally))?;
+    let counts = tally.counts();
+    print!("{}", counts.summary());
+    Ok(counts.is_success())
+}
+
+impl Variant {
+    fn new(args: TestArgs) -> Result<Self> {
+        args.validate()?;
+        let initramfs = initramfs::build(&Content {
+            busybox: &args.guest.busybox,
+            module: Some(&args.module),
+            selftests: Some(&args.selftests),
+        })?;
+        Ok(Self {
+            is_debug: Module::read(&args.module)?.has_kunit,
+            lists: scenario::read_lists(&args.selftests)?,
+            initramfs,
+            args,
+        })
+    }
+
+    fn queue(&self) -> Result<Vec<Job<'_>>> {
+        let args = &self.args;
+        let scenarios = scenario::select(&args.scenario, &args.skip, &self.lists, self.is_debug)?;
+        let job = |scenario| Job {
+            variant: self,
+            scenario,
+        };
+        Ok(scenarios.into_iter().map(job).collect())
+    }
+}
+
+impl Job<'_> {
+    fn size_mib(&self) -> u64 {
+        let variant = self.variant;
+        self.scenario.size_mib(variant.args.mem, variant.is_debug)
+    }
+
+    /// About how many seconds it takes: the debug guest takes twice as long as others.
+    fn cost(&self) -> u32 {
+        match self.variant.is_debug {
+            true => self.scenario.seconds,
+            false => self.scenario.seconds / 2,
+        }
+    }
+
+    fn run(&self, tally: &Tally) -> Result<()> {
+        let Self { variant, scenario } = self;
+        let args = &variant.args;
+        let name = format!("{}/{}", args.name, scenario.name);
+        let tests = match variant.lists.get(scenario.name) {
             _ if scenario.name == KUNIT => vec![KUNIT.to_owned()],
             Some(tests) => scenario::narrow(tests, args.only.as_deref()),
             None => Vec::new(),
         };
         if tests.is_empty() {
             let problem = match &args.only {
-                Some(only) => format!("{only} is not listed for this scenario"),
+                Some(only) => format!(
+                    "{only} is not one of its tests: {}",
+                    variant
+                        .lists
+                        .get(scenario.name)
+                        .map_or(String::new(), |tests| tests.join(", "))
+                ),
                 None => "no selftest is listed for this scenario".to_owned(),
             };
-            tally.problem(&format!("{}/{}", args.name, scenario.name), problem);
+            tally.problem(&name, problem);
             return Ok(());
         }
-        if let Some(reason) = scenario
-            .hardware
-            .missing(scenario.mem_mib(args.mem, module.has_kunit))
-        {
-            let name = format!("{}/{}", args.name, scenario.name);
+        let mem_mib = scenario.mem_mib(args.mem, variant.is_debug);
+        if let Some(reason) = scenario.hardware.missing(mem_mib) {
             tally.point(&name, &Outcome::Skip(reason), &[]);
             return Ok(());
         }
@@ -89,37 +150,48 @@ pub fn run(args: &TestArgs) -> Result<bool> {
         let mut runner = Runner {
             args,
             scenario,
-            is_debug: module.has_kunit,
-            initramfs: &initramfs,
+            is_debug: variant.is_debug,
+            initramfs: &variant.initramfs,
             disk,
             snapshots,
             boots: 0,
         };
-        runner.run(&tests, &tally)
-    })?;
-    let counts = tally.counts();
-    println!("1..{}", counts.number);
-    println!(
-        "{} passed, {} failed, {} skipped",
-        counts.passed, counts.failed, counts.skipped
-    );
-    Ok(counts.is_success())
+        runner.run(&tests, tally)
+    }
 }
 
-/// How many guests of a size run at a time, if nobody says: a second one where there is a
-/// processor and memory for it. What an emulated guest executes takes one processor.
+/// How many guests of a size run at a time, if nobody says: one for each processor, as far as there
+/// is memory. Limits of a container count.
 fn usual_jobs(size_mib: u64) -> usize {
     let processors = thread::available_parallelism().map_or(1, |n| n.get());
     let available = Meminfo::current().ok().and_then(|info| info.mem_available);
-    jobs_for(processors, available.unwrap_or(0) >> 20, size_mib)
+    let mib = (available.unwrap_or(0) >> 20).min(container_mib().unwrap_or(u64::MAX));
+    jobs_for(processors, mib, size_mib)
 }
 
 fn jobs_for(processors: usize, available_mib: u64, size_mib: u64) -> usize {
-    if processors >= 2 && available_mib >= 2 * size_mib {
-        2
-    } else {
-        1
-    }
+    let fit = available_mib / size_mib.max(1);
+    usize::try_from(fit)
+        .unwrap_or(usize::MAX)
+        .clamp(1, processors.max(1))
+}
+
+/// What the memory cgroups above this process leave it, if they limit it.
+fn container_mib() -> Option<u64> {
+    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let number =
+        |path: &Path| -> Option<u64> { fs::read_to_string(path).ok()?.trim().parse().ok() };
+    Path::new("/sys/fs/cgroup")
+        .join(path)
+        .ancestors()
+        .take_while(|group| group.starts_with("/sys/fs/cgroup"))
+        .filter_map(|group| {
+            let limit = number(&group.join("memory.max"))?;
+            let used = number(&group.join("memory.current")).unwrap_or(0);
+            Some(limit.saturating_sub(used) >> 20)
+        })
+        .min()
 }
 
 /// Does the job for each item, `jobs` of them at a time, begun in their order. After an
@@ -144,80 +216,6 @@ pub fn side_by_side<T: Sync>(
             .collect();
         ended.into_iter().collect()
     })
-}
-
-/// Counts and prints test points, for all scenarios together.
-#[derive(Debug, Default)]
-struct Tally(Mutex<Counts>);
-
-#[derive(Debug, Default)]
-struct Counts {
-    number: usize,
-    passed: usize,
-    failed: usize,
-    skipped: usize,
-}
-
-impl Tally {
-    fn point(&self, name: &str, outcome: &Outcome, notes: &[String]) {
-        let mut counts = self.counts();
-        // In one piece, so that nothing of another scenario gets in between.
-        print!("{}", counts.point(name, outcome, notes));
-    }
-
-    fn problem(&self, name: &str, text: String) {
-        self.point(name, &Outcome::Fail, &[text]);
-    }
-
-    /// The points of a test program of this name.
-    fn report(&self, name: &str, report: &Report) {
-        for point in &report.points {
-            let name = format!("{name} {}", point.name);
-            self.point(name.trim_end(), &point.outcome, &point.notes);
-        }
-        for problem in &report.problems {
-            self.problem(name, problem.clone());
-        }
-    }
-
-    fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Counts {
-    /// Counts a test point; returns its lines.
-    fn point(&mut self, name: &str, outcome: &Outcome, notes: &[String]) -> String {
-        self.number += 1;
-        let number = self.number;
-        match outcome {
-            Outcome::Pass => {
-                self.passed += 1;
-                format!("ok {number} {name}\n")
-            }
-            Outcome::Skip(reason) => {
-                self.skipped += 1;
-                format!("ok {number} {name} # SKIP {reason}\n")
-            }
-            Outcome::Fail => {
-                self.failed += 1;
-                let mut text = String::new();
-                if notes.len() > OUTPUT_LINES {
-                    text += "# ... (the rest is in the logs)\n";
-                }
-                let last = &notes[notes.len().saturating_sub(OUTPUT_LINES)..];
-                for line in last.iter().flat_map(|note| note.lines()) {
-                    text += &format!("# {line}\n");
-                }
-                text + &format!("not ok {number} {name}\n")
-            }
-        }
-    }
-
-    /// A run without an executed test is none.
-    fn is_success(&self) -> bool {
-        self.failed == 0 && self.passed > 0
-    }
 }
 
 /// What QEMU 10.0.2 said under TCG, once in many runs, when a device was unplugged while
@@ -288,6 +286,7 @@ impl Runner<'_> {
                                  test is run once more, in a fresh guest",
                                 self.name(test)
                             );
+                            tally.repeat();
                             continue;
                         }
                         tally.problem(&self.name(test), text);
@@ -467,6 +466,7 @@ fn command(test: &str, part: &str, last: Option<&str>) -> String {
         "PAGE_HINTING_SOAK",
         "PAGE_HINTING_SECONDS",
         "PAGE_HINTING_SEED",
+        "PAGE_HINTING_WAIT",
     ] {
         // A number: it goes into a shell's line as it is.
         let number = std::env::var(name).ok();
@@ -523,7 +523,7 @@ const ALLOWED_TAINT: u64 = 1 << 12 | 1 << 13 | 1 << 18;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ktap::judge;
+    use std::sync::Mutex;
 
     #[test]
     fn what_qemu_does_wrong_is_told_from_what_a_guest_does() {
@@ -540,33 +540,6 @@ mod tests {
             assert_eq!(ALLOWED_TAINT >> bit & 1, 0, "{bit}");
         }
         assert_eq!(ALLOWED_TAINT, 4096 + 8192 + 262144);
-    }
-
-    #[test]
-    fn nothing_run_is_no_success() {
-        let tally = Tally::default();
-        assert!(!tally.counts().is_success());
-        tally.report("a", &judge(4, []));
-        assert!(!tally.counts().is_success());
-        tally.report("a", &judge(0, ["1..1", "ok 1 a"]));
-        assert!(tally.counts().is_success());
-        tally.report("a", &judge(1, ["1..1", "ok 1 a"]));
-        let counts = tally.counts();
-        assert!(!counts.is_success());
-        assert_eq!((counts.passed, counts.failed, counts.skipped), (2, 1, 1));
-    }
-
-    #[test]
-    fn a_point_is_numbered_and_has_its_notes() {
-        let mut counts = Counts::default();
-        assert_eq!(counts.point("a", &Outcome::Pass, &[]), "ok 1 a\n");
-        let notes = ["one\ntwo".to_owned()];
-        assert_eq!(
-            counts.point("b", &Outcome::Fail, &notes),
-            "# one\n# two\nnot ok 2 b\n"
-        );
-        let skip = Outcome::Skip("why".to_owned());
-        assert_eq!(counts.point("c", &skip, &[]), "ok 3 c # SKIP why\n");
     }
 
     #[test]
@@ -618,11 +591,13 @@ mod tests {
     }
 
     #[test]
-    fn a_second_guest_needs_a_processor_and_memory() {
+    fn a_guest_needs_a_processor_and_memory() {
         assert_eq!(jobs_for(1, 1 << 20, 4096), 1);
         assert_eq!(jobs_for(2, 8191, 4096), 1);
         assert_eq!(jobs_for(2, 8192, 4096), 2);
-        assert_eq!(jobs_for(64, 1 << 20, 4096), 2);
+        assert_eq!(jobs_for(64, 1 << 20, 4096), 64);
+        assert_eq!(jobs_for(64, 40_000, 4096), 9);
+        assert_eq!(jobs_for(2, 0, 4096), 1);
     }
 
     #[test]
