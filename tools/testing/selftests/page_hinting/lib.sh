@@ -1210,3 +1210,70 @@ within() { # SECONDS COMMAND...
 	done
 	wait $pid
 }
+
+# --- what operators do ---
+
+# As most run it: with every knob at its default.
+hint_by_default() {
+	all_defaults=1
+	load_fresh
+}
+
+# How long what was freed may stay with the guest, in hundredths of seconds. The module may
+# keep memory for 1 s and takes 0.2 s to return it; the rest is for a guest that is emulated
+# on a busy machine.
+RETURN_CS=$((300 * WAIT / 60))
+
+# Sets $cs to the hundredths of seconds since boot.
+get_cs() {
+	local up
+
+	read -r up _ < /proc/uptime
+	cs=${up%.*}${up#*.}
+}
+
+# What the burst holds, in KiB, and what was resident while it did.
+held_kb=
+resident_then=
+
+# Holds memory for so long, at least while the host is asked, and frees it again.
+burst() { # MIB
+	local fifo=/tmp/burst
+
+	rm -f $fifo /tmp/burst.out
+	mkfifo $fifo && held_kb=$(($1 * 1024)) || return
+	"$DIR/memhog" -t "$1" < $fifo > /tmp/burst.out &
+	exec 5> $fifo
+	wait_for "memhog to touch $1 MiB" grep -q touched /tmp/burst.out || return
+	resident_then=$(resident_kb) || return
+	exec 5>&-
+	wait $! || fail "memhog: status $?" || return
+	get_cs
+	freed_cs=$cs
+}
+
+# The burst has come about: that much of it was resident on the host.
+burst_was_resident() { # IDLE_KB
+	[ "$resident_then" -ge $(($1 + held_kb * 9 / 10)) ] ||
+		fail "$resident_then KiB were resident, $1 before $held_kb were used"
+}
+
+# What the burst freed is with the host in time.
+burst_returns() { # PERCENT
+	local resident='' limit=$((resident_then - held_kb * $1 / 100))
+
+	until resident_at_most $limit; do
+		get_cs
+		[ $((cs - freed_cs)) -le $RETURN_CS ] ||
+			fail "after $((cs - freed_cs))0 ms $resident KiB are resident, expected $limit" || return
+		sleep 0.1
+	done
+	get_cs
+	ktap_print_msg "$1 % of $((held_kb / 1024)) MiB were returned after $((cs - freed_cs))0 ms"
+}
+
+# All is hinted; sets $idle to what is resident then.
+flush_all() {
+	set_knob flush 1 && idle=$(resident_kb) &&
+	ktap_print_msg "$((idle / 1024)) MiB are resident with all hinted"
+}
