@@ -15,6 +15,7 @@ pub mod initramfs;
 pub mod instructions;
 pub mod interrupt;
 pub mod ktap;
+pub mod pair;
 pub mod plot;
 pub mod port;
 pub mod qemu;

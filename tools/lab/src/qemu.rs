@@ -21,8 +21,9 @@ use procfs::process::Process;
 use qapi::{Qmp, Stream, qmp};
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -148,6 +149,13 @@ pub struct Hardware {
     pub nodes: &'static [u64],
     /// Memory in MiB that may be plugged in while the guest runs.
     pub hotplug_mib: u64,
+    /// Size in MiB of a virtio-mem device, "vm0", 0 for none. All of it is plugged in at boot.
+    pub virtio_mem_mib: u64,
+    /// Size in MiB of a disk that another process serves by vhost-user, 0 for none. The
+    /// guest's memory is shared with it then.
+    pub vhost_user_mib: u64,
+    /// What the guests that a test has started beside its own take of the host, in MiB.
+    pub beside_mib: u64,
     /// Size in MiB of an empty disk, 0 for none. It is the first one.
     pub disk_mib: u64,
     /// Whether the lab talks with the guest over a serial port instead of a virtio
@@ -170,6 +178,9 @@ impl Hardware {
     pub const PLAIN: Self = Hardware {
         nodes: &[],
         hotplug_mib: 0,
+        virtio_mem_mib: 0,
+        vhost_user_mib: 0,
+        beside_mib: 0,
         disk_mib: 0,
         serial: false,
         boot_disks: false,
@@ -264,7 +275,10 @@ pub struct Guest {
     pub threads: Threads,
     /// QEMU's version, such as "7.2.22".
     pub qemu_version: String,
-    ram_kb: u64,
+    /// The sizes in KiB of what its memory consists of.
+    ram_kb: Vec<u64>,
+    /// What serves its disk, if another process does.
+    storage: Option<Storage>,
     /// It said that it goes down and is to come up again.
     pub restarts: bool,
     /// It said that it sleeps and is to be woken, in which way.
@@ -309,6 +323,11 @@ impl Guest {
             false => Accel::detect().0,
         };
 
+        let storage = match config.hardware.vhost_user_mib {
+            0 => None,
+            mib => Some(Storage::start(mib)?),
+        };
+        let socket = storage.as_ref().map(Storage::socket);
         let mut command = Command::new(&config.args.qemu);
         command
             .args(arguments(
@@ -316,6 +335,7 @@ impl Guest {
                 origin,
                 accel.arguments(threads),
                 &inherited,
+                socket.as_deref(),
             ))
             .stdin(match config.console {
                 Console::Log => Stdio::null(),
@@ -339,7 +359,11 @@ impl Guest {
             accel,
             threads,
             qemu_version: String::new(),
-            ram_kb: config.mem_mib * 1024,
+            ram_kb: match config.hardware.virtio_mem_mib {
+                0 => vec![config.mem_mib * 1024],
+                more => vec![config.mem_mib * 1024, more * 1024],
+            },
+            storage,
             restarts: false,
             wakes: None,
             log: config.log.clone(),
@@ -423,6 +447,7 @@ impl Guest {
             match port::event(&line.text) {
                 Some(Event::Host { request }) => match request.as_str() {
                     "migrate" => return Ok(Said::Migrate(Copying::Before)),
+                    pair if pair.starts_with("pair ") => return Ok(Said::Pair(request)),
                     "migrate postcopy" => return Ok(Said::Migrate(Copying::After)),
                     _ => {
                         let answer = self.serve(&request);
@@ -455,7 +480,7 @@ impl Guest {
             "wakeup-on-suspend" => self.wakes = Some(Wake::OnSuspend),
             "wakeup-by-lines" => self.wakes = Some(Wake::ByLines),
             "awake" => self.wakes = None,
-            "resident" => return Ok(self.probe()?.look()?.0.to_string()),
+            "resident" => return Ok(self.resident_kb()?.to_string()),
             "swap" => self.probe()?.swap_out()?,
             _ => match request.split_once(' ') {
                 Some(("stop", seconds)) => self.stop(Duration::from_secs(seconds.parse()?))?,
@@ -472,7 +497,15 @@ impl Guest {
 
     /// Looks at its memory, which is all of one node.
     fn probe(&self) -> Result<Probe> {
-        Probe::new(self.pid(), self.ram_kb)
+        Probe::of_parts(self.pid(), &self.ram_kb)
+    }
+
+    /// KiB of its memory that are resident.
+    fn resident_kb(&self) -> Result<u64> {
+        match self.storage {
+            None => Ok(self.probe()?.look()?.0),
+            Some(_) => shared_kb(self.pid()),
+        }
     }
 
     /// Moves the guest, which goes on running, to another QEMU. It is the same one but for
@@ -658,6 +691,8 @@ enum Wake {
 pub enum Said {
     Line(String),
     Event(Event),
+    /// It asks for something of a pair of guests, and waits for an answer: see pair.rs.
+    Pair(String),
     /// It asks to be moved to another QEMU, and waits for an answer.
     Migrate(Copying),
 }
@@ -691,6 +726,70 @@ fn migration_status(info: &str) -> &str {
         })
         .and_then(|value| value.split_whitespace().next())
         .unwrap_or("")
+}
+
+/// KiB of a guest's memory that the host holds, where it is a memory file.
+fn shared_kb(pid: u32) -> Result<u64> {
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let path = entry?.path();
+        let link = fs::read_link(&path).unwrap_or_default();
+        if link.to_string_lossy().starts_with("/memfd:memory-backend") {
+            // A block of stat(2) has 512 bytes.
+            return Ok(fs::metadata(&path)?.blocks() / 2);
+        }
+    }
+    bail!("process {pid} has no memory file that is the guest's memory")
+}
+
+/// A process that serves a disk of random contents by vhost-user. It ends with the guest.
+struct Storage {
+    child: Child,
+    dir: tempfile::TempDir,
+}
+
+impl Storage {
+    fn start(mib: u64) -> Result<Self> {
+        let dir = tempfile::tempdir().context("cannot make a directory for a socket")?;
+        let image = dir.path().join("disk");
+        let random = File::open("/dev/urandom")?;
+        std::io::copy(&mut random.take(mib << 20), &mut File::create(&image)?)?;
+        let socket = dir.path().join("socket");
+        let mut command = Command::new("qemu-storage-daemon");
+        command.arg("--blockdev").arg(format!(
+            "driver=file,node-name=disk,read-only=on,filename={}",
+            image.display()
+        ));
+        command.arg("--export").arg(format!(
+            "type=vhost-user-blk,id=disk,node-name=disk,addr.type=unix,addr.path={}",
+            socket.display()
+        ));
+        command.stdin(Stdio::null());
+        // SAFETY: a system call alone.
+        unsafe { command.pre_exec(|| Ok(prctl::set_pdeathsig(Signal::SIGKILL)?)) };
+        let child = command
+            .spawn()
+            .context("qemu-storage-daemon does not run; apt-get install qemu-utils")?;
+        let mut storage = Storage { child, dir };
+        let end = Instant::now() + QEMU_LIMIT;
+        while !socket.exists() {
+            let ended = storage.child.try_wait()?;
+            ensure!(ended.is_none(), "qemu-storage-daemon ended");
+            ensure!(Instant::now() < end, "qemu-storage-daemon makes no socket");
+            sleep(Duration::from_millis(5));
+        }
+        Ok(storage)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("socket")
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// Files that QEMU inherits.
@@ -742,6 +841,7 @@ fn arguments(
     origin: Origin,
     accel: [&str; 4],
     inherited: &Inherited,
+    storage: Option<&Path>,
 ) -> Vec<OsString> {
     let qmp = inherited.qmp.as_raw_fd();
     let port = inherited.port.as_raw_fd();
@@ -764,6 +864,7 @@ fn arguments(
         "-no-reboot",
     ]);
     let backend = match config.host_pages {
+        _ if storage.is_some() => "memory-backend-memfd,share=on",
         HostPages::Transparent | HostPages::Small => "memory-backend-ram",
         HostPages::Pool => "memory-backend-memfd,hugetlb=on,hugetlbsize=2M",
     };
@@ -777,7 +878,7 @@ fn arguments(
         add(&["-object", &format!("{backend},id=ram{node},size={mib}M")]);
         add(&["-numa", &format!("node,nodeid={node},memdev=ram{node}")]);
     }
-    match hardware.hotplug_mib {
+    match hardware.hotplug_mib + hardware.virtio_mem_mib {
         0 => add(&["-m", &format!("{mem}M")]),
         more => add(&["-m", &format!("{mem}M,slots=4,maxmem={}M", mem + more)]),
     }
@@ -818,6 +919,20 @@ fn arguments(
             "-drive",
             &format!("if=none,id=snapshots,format=qcow2,file={file}"),
         ]);
+    }
+    if hardware.virtio_mem_mib > 0 {
+        let mib = hardware.virtio_mem_mib;
+        add(&[
+            "-object",
+            &format!("memory-backend-ram,id=vmem,size={mib}M"),
+            "-device",
+            &format!("virtio-mem-pci,id=vm0,memdev=vmem,requested-size={mib}M"),
+        ]);
+    }
+    if let Some(socket) = storage {
+        let socket = socket.display().to_string().replace(',', ",,");
+        add(&["-chardev", &format!("socket,id=storage,path={socket}")]);
+        add(&["-device", "vhost-user-blk-pci,chardev=storage"]);
     }
     if hardware.locked {
         add(&["-overcommit", "mem-lock=on"]);

@@ -36,7 +36,7 @@ pub enum Method {
 /// Looks at one process.
 pub struct Probe {
     process: Process,
-    ram: Range<u64>,
+    ram: Vec<Range<u64>>,
     page_kb: u64,
     file: File,
     method: Method,
@@ -46,26 +46,46 @@ pub struct Probe {
 impl Probe {
     /// Finds the guest's RAM, of `ram_kb`, in the process.
     pub fn new(pid: u32, ram_kb: u64) -> Result<Self> {
-        let mut probe = Self::with(pid, ram_kb, Method::PagemapScan)?;
+        Self::of_parts(pid, &[ram_kb])
+    }
+
+    /// Finds the guest's RAM in the process, where it consists of parts of these sizes in KiB.
+    pub fn of_parts(pid: u32, parts: &[u64]) -> Result<Self> {
+        let mut probe = Self::with(pid, parts, Method::PagemapScan)?;
         if probe.look().is_err() {
-            probe = Self::with(pid, ram_kb, Method::Smaps)?;
+            probe = Self::with(pid, parts, Method::Smaps)?;
         }
         Ok(probe)
     }
 
-    fn with(pid: u32, ram_kb: u64, method: Method) -> Result<Self> {
+    fn with(pid: u32, parts: &[u64], method: Method) -> Result<Self> {
         let process = Process::new(pid.try_into()?)?;
-        let mut found = process.maps()?.into_iter().filter(|map| {
-            map.pathname == MMapPath::Anonymous && map.address.1 - map.address.0 == ram_kb * 1024
-        });
-        let map = found.next().with_context(|| {
-            format!("process {pid} has no anonymous mapping of {ram_kb} KiB, the guest's memory")
-        })?;
-        ensure!(
-            found.next().is_none(),
-            "process {pid} has several mappings of {ram_kb} KiB"
-        );
-        let ram = map.address.0..map.address.1;
+        let maps = process.maps()?;
+        let of_size = |ram_kb: u64| {
+            maps.iter().filter(move |map| {
+                let size = map.address.1 - map.address.0;
+                map.pathname == MMapPath::Anonymous && size == ram_kb * 1024
+            })
+        };
+        let mut ram = Vec::new();
+        for &ram_kb in parts {
+            let wanted = parts.iter().filter(|&&part| part == ram_kb).count();
+            let found = of_size(ram_kb).count();
+            ensure!(
+                found > 0,
+                "process {pid} has no anonymous mapping of {ram_kb} KiB, the guest's memory"
+            );
+            ensure!(
+                found == wanted,
+                "process {pid} has {found} mappings of {ram_kb} KiB, not {wanted}"
+            );
+            for map in of_size(ram_kb) {
+                let range = map.address.0..map.address.1;
+                if !ram.contains(&range) {
+                    ram.push(range);
+                }
+            }
+        }
 
         let file = match method {
             Method::PagemapScan => "pagemap",
@@ -97,10 +117,14 @@ impl Probe {
         // SAFETY: it has just been opened, and nobody else has it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd.try_into()?) };
         // Less than 2 GiB at a time, which is the most that the call takes.
-        for start in self.ram.clone().step_by(1 << 30) {
+        let starts = |ram: &Range<u64>| {
+            let end = ram.end;
+            ram.clone().step_by(1 << 30).map(move |start| (start, end))
+        };
+        for (start, end) in self.ram.iter().flat_map(starts) {
             let part = libc::iovec {
                 iov_base: start as *mut _,
-                iov_len: (self.ram.end - start).min(1 << 30) as usize,
+                iov_len: (end - start).min(1 << 30) as usize,
             };
             // SAFETY: `part` lives until it returns; the range is of the other process's
             // addresses, whose contents stay.
@@ -127,12 +151,20 @@ impl Probe {
     pub fn look(&mut self) -> Result<(u64, u64)> {
         let process_kb = self.process.statm()?.resident * self.page_kb;
         let ram_kb = match self.method {
-            Method::PagemapScan => pagemap_scan::resident(&self.file, &self.ram)? / 1024,
+            Method::PagemapScan => {
+                let mut bytes = 0;
+                for range in &self.ram {
+                    bytes += pagemap_scan::resident(&self.file, range)?;
+                }
+                bytes / 1024
+            }
             Method::Smaps => {
                 self.smaps.clear();
                 self.file.rewind()?;
                 self.file.read_to_string(&mut self.smaps)?;
-                smaps_rss(&self.smaps, &self.ram)
+                let parts = self.ram.iter().map(|range| smaps_rss(&self.smaps, range));
+                parts
+                    .sum::<Option<u64>>()
                     .ok_or_else(|| anyhow!("the guest's RAM is not in smaps any more"))?
             }
         };
@@ -406,7 +438,7 @@ mod tests {
         let pid = std::process::id();
         let mut probes = [
             Probe::new(pid, kb).unwrap(),
-            Probe::with(pid, kb, Method::Smaps).unwrap(),
+            Probe::with(pid, &[kb], Method::Smaps).unwrap(),
         ];
         let mut look = || probes.each_mut().map(|probe| probe.look().unwrap().0);
         // SAFETY: what is written and dropped lies in the mapping.

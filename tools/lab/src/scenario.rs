@@ -44,7 +44,12 @@ impl Scenario {
             [] => self.mem_mib(usual, is_debug),
             nodes => nodes.iter().sum(),
         };
-        memory + self.hardware.hotplug_mib + self.hardware.disk_mib + QEMU_MIB
+        memory
+            + self.hardware.hotplug_mib
+            + self.hardware.beside_mib
+            + self.hardware.virtio_mem_mib
+            + self.hardware.disk_mib
+            + QEMU_MIB
     }
 }
 
@@ -118,7 +123,7 @@ const NUMA: Hardware = Hardware {
 };
 
 /// All there are. Which selftests each runs stands in their file "scenarios".
-pub const SCENARIOS: [Scenario; 29] = [
+pub const SCENARIOS: [Scenario; 35] = [
     Scenario {
         name: "smoke",
         in_all: InAll::Release,
@@ -267,6 +272,72 @@ pub const SCENARIOS: [Scenario; 29] = [
             ..Hardware::PLAIN
         },
         seconds: 120,
+        ..PLAIN
+    },
+    // What operators do: about the host, and by time, so that the debug guest has none of it.
+    Scenario {
+        name: "rollback",
+        in_all: InAll::Release,
+        mem_mib: Some(2048),
+        hardware: Hardware {
+            snapshots: true,
+            ..Hardware::PLAIN
+        },
+        seconds: 25,
+        ..PLAIN
+    },
+    Scenario {
+        name: "burst",
+        in_all: InAll::Release,
+        mem_mib: Some(4096),
+        seconds: 35,
+        ..PLAIN
+    },
+    Scenario {
+        name: "free-page-hint",
+        devices: &["virtio-balloon-pci,free-page-reporting=on,free-page-hint=on,iothread=io"],
+        in_all: InAll::Release,
+        mem_mib: Some(4096),
+        hardware: Hardware {
+            args: &["-object", "iothread,id=io"],
+            ..Hardware::PLAIN
+        },
+        seconds: 35,
+        ..PLAIN
+    },
+    Scenario {
+        name: "virtio-mem",
+        kernel_args: "memhp_default_state=online_movable",
+        in_all: InAll::Release,
+        mem_mib: Some(1024),
+        hardware: Hardware {
+            virtio_mem_mib: 1024,
+            ..Hardware::PLAIN
+        },
+        seconds: 35,
+        ..PLAIN
+    },
+    Scenario {
+        name: "vhost-user",
+        in_all: InAll::Release,
+        mem_mib: Some(2048),
+        hardware: Hardware {
+            vhost_user_mib: 64,
+            ..Hardware::PLAIN
+        },
+        seconds: 30,
+        ..PLAIN
+    },
+    // The guest of the test itself does nothing but to direct the two.
+    Scenario {
+        name: "pair",
+        in_all: InAll::Release,
+        mem_mib: Some(512),
+        hardware: Hardware {
+            beside_mib: 2048,
+            ..Hardware::PLAIN
+        },
+        seconds: 40,
         ..PLAIN
     },
     Scenario {

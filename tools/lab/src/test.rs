@@ -6,6 +6,7 @@ use crate::cli::TestArgs;
 use crate::initramfs::{self, Content};
 use crate::interrupt::Interrupted;
 use crate::ktap::{self, Outcome};
+use crate::pair;
 use crate::port::{Event, Silence};
 use crate::qemu::{Accel, Config, Console, Guest, HostPages, Said, Threads, is_complaint};
 use crate::scenario::{self, KUNIT, Lists, Scenario};
@@ -379,6 +380,7 @@ impl Runner<'_> {
         let end = Instant::now() + limit;
         // A fresh guest that either resumes, and goes on with the test, or boots.
         let mut is_fresh = false;
+        let mut pair = None;
         guest
             .port
             .send(&command(test, "", self.args.last.as_deref()))?;
@@ -401,6 +403,10 @@ impl Runner<'_> {
                     return Err(Error::msg("the guest booted again, unasked"));
                 }
                 Ok(Said::Event(_)) => continue,
+                Ok(Said::Pair(request)) => {
+                    guest.answer(pair::serve(&mut pair, &request, &|| self.config(), limit))?;
+                    continue;
+                }
                 Ok(Said::Migrate(copying)) => {
                     let moved = guest.migrate(&self.config(), copying);
                     if !guest.is_running() {

@@ -6,6 +6,7 @@
 # A test file defines one function per behaviour, named test_*, and ends with
 # "run_tests test_a test_b ...".  A function returns 0 if the behaviour is
 # right; "fail TEXT" and "skip TEXT" say why and make the value for return.
+# "xfail ISSUE test_a" before it marks a test that fails until ISSUE is closed.
 #
 # Environment:
 #   PAGE_HINTING_KO     the module, default /lib/modules/page_hinting.ko
@@ -50,6 +51,58 @@ skip() { # TEXT
 	return "$KSFT_SKIP"
 }
 
+# "ISSUE test_NAME" of each test that is expected to fail, one a line.
+expected_failures=
+
+# Marks tests that fail until an issue is closed: such a failure is an XFAIL, and a
+# pass is a failure, so that whoever closes the issue removes the mark.
+xfail() { # ISSUE TEST...
+	local issue=$1 t
+
+	shift
+	for t in "$@"; do
+		expected_failures="$expected_failures
+$issue $t"
+	done
+}
+
+# The issue for which the test is expected to fail; fails if there is none.
+expected_issue() { # TEST
+	local issue t
+
+	while read -r issue t; do
+		[ "$t" != "$1" ] || {
+			echo "$issue"
+			return 0
+		}
+	done <<-END
+		$expected_failures
+	END
+	return 1
+}
+
+# Prints the point of a test that ended with this status.
+report() { # TEST STATUS
+	local name=${1#test_} issue
+
+	if [ "$2" = "$KSFT_SKIP" ]; then
+		__ktap_test ok "$name" "SKIP $skip_reason"
+		KTAP_CNT_SKIP=$((KTAP_CNT_SKIP + 1))
+	elif issue=$(expected_issue "$1"); then
+		if [ "$2" = "$KSFT_PASS" ]; then
+			ktap_print_msg "$name passes, but is expected to fail until issue $issue is closed"
+			ktap_test_fail "$name"
+		else
+			__ktap_test ok "$name" "XFAIL issue $issue"
+			KTAP_CNT_XFAIL=$((KTAP_CNT_XFAIL + 1))
+		fi
+	elif [ "$2" = "$KSFT_PASS" ]; then
+		ktap_test_pass "$name"
+	else
+		ktap_test_fail "$name"
+	fi
+}
+
 # The tests as far as they are wanted: all, unless one of them is to be the last.
 wanted() { # TEST...
 	local t
@@ -62,7 +115,7 @@ wanted() { # TEST...
 
 # Runs each test, then the check that none of them upset the kernel.
 run_tests() { # TEST...
-	local t name ret
+	local t ret
 
 	# shellcheck disable=SC2046 # names
 	set -- $(wanted "$@")
@@ -73,19 +126,10 @@ run_tests() { # TEST...
 	trap 'clean_up' EXIT
 	trap 'exit 1' INT TERM
 	for t in "$@" test_no_kernel_complaint; do
-		name=${t#test_}
 		skip_reason=
 		ret=0
 		"$t" || ret=$?
-		case $ret in
-		"$KSFT_PASS")
-			ktap_test_pass "$name" ;;
-		"$KSFT_SKIP")
-			__ktap_test ok "$name" "SKIP $skip_reason"
-			KTAP_CNT_SKIP=$((KTAP_CNT_SKIP + 1)) ;;
-		*)
-			ktap_test_fail "$name" ;;
-		esac
+		report "$t" $ret
 	done
 	clean_up
 	trap - EXIT
@@ -394,9 +438,41 @@ host() { # REQUEST...
 	esac
 }
 
-# For a test that can't do without.
+# The lab's port, a virtio port or a serial one, is here.
+booted_by_lab() {
+	grep -qs '^org.page_hinting.lab$' /sys/class/virtio-ports/*/name ||
+		grep -q 'lab\.port=' /proc/cmdline
+}
+
+# For a test that needs the host. A guest of the lab always has it.
 need_host() {
-	[ -n "$PAGE_HINTING_HOST" ] || skip "the host takes no requests (PAGE_HINTING_HOST)"
+	[ -z "$PAGE_HINTING_HOST" ] || return 0
+	if booted_by_lab; then
+		fail "the lab takes no requests: PAGE_HINTING_HOST is not set"
+	else
+		skip "the host takes no requests (PAGE_HINTING_HOST)"
+	fi
+}
+
+# Guest RAM in KiB that is resident on the host; where that fails, the reason.
+resident_kb() {
+	host resident
+}
+
+# Sets $resident, which must have fallen to LIMIT_KB.
+resident_at_most() { # LIMIT_KB
+	resident=$(resident_kb) && [ "$resident" -le "$1" ]
+}
+
+# Of FREED_KB that the guest has freed, the host has PERCENT again. BEFORE_KB was
+# resident just before, while all of it was in use.
+returned() { # PERCENT FREED_KB BEFORE_KB
+	local resident='' limit=$(($3 - $2 * $1 / 100))
+
+	wait_for "$1 % of $(($2 / 1024)) MiB to be returned to the host" resident_at_most $limit ||
+		fail "resident guest RAM went from $3 to $resident KiB, expected $limit at most" || return
+	ktap_print_msg "resident guest RAM went from $(($3 / 1024)) to $((resident / 1024)) MiB," \
+		"$(($2 / 1024)) MiB were freed"
 }
 
 # From now on memory is used and freed all the time, until end_background.
@@ -1133,4 +1209,71 @@ within() { # SECONDS COMMAND...
 		sleep 0.1
 	done
 	wait $pid
+}
+
+# --- what operators do ---
+
+# As most run it: with every knob at its default.
+hint_by_default() {
+	all_defaults=1
+	load_fresh
+}
+
+# How long what was freed may stay with the guest, in hundredths of seconds. The module may
+# keep memory for 1 s and takes 0.2 s to return it; the rest is for a guest that is emulated
+# on a busy machine.
+RETURN_CS=$((300 * WAIT / 60))
+
+# Sets $cs to the hundredths of seconds since boot.
+get_cs() {
+	local up
+
+	read -r up _ < /proc/uptime
+	cs=${up%.*}${up#*.}
+}
+
+# What the burst holds, in KiB, and what was resident while it did.
+held_kb=
+resident_then=
+
+# Holds memory for so long, at least while the host is asked, and frees it again.
+burst() { # MIB
+	local fifo=/tmp/burst
+
+	rm -f $fifo /tmp/burst.out
+	mkfifo $fifo && held_kb=$(($1 * 1024)) || return
+	"$DIR/memhog" -t "$1" < $fifo > /tmp/burst.out &
+	exec 5> $fifo
+	wait_for "memhog to touch $1 MiB" grep -q touched /tmp/burst.out || return
+	resident_then=$(resident_kb) || return
+	exec 5>&-
+	wait $! || fail "memhog: status $?" || return
+	get_cs
+	freed_cs=$cs
+}
+
+# The burst has come about: that much of it was resident on the host.
+burst_was_resident() { # IDLE_KB
+	[ "$resident_then" -ge $(($1 + held_kb * 9 / 10)) ] ||
+		fail "$resident_then KiB were resident, $1 before $held_kb were used"
+}
+
+# What the burst freed is with the host in time.
+burst_returns() { # PERCENT
+	local resident='' limit=$((resident_then - held_kb * $1 / 100))
+
+	until resident_at_most $limit; do
+		get_cs
+		[ $((cs - freed_cs)) -le $RETURN_CS ] ||
+			fail "after $((cs - freed_cs))0 ms $resident KiB are resident, expected $limit" || return
+		sleep 0.1
+	done
+	get_cs
+	ktap_print_msg "$1 % of $((held_kb / 1024)) MiB were returned after $((cs - freed_cs))0 ms"
+}
+
+# All is hinted; sets $idle to what is resident then.
+flush_all() {
+	set_knob flush 1 && idle=$(resident_kb) &&
+	ktap_print_msg "$((idle / 1024)) MiB are resident with all hinted"
 }

@@ -3,7 +3,7 @@
  * memhog: hold touched anonymous memory until told to give it back.
  *
  * Maps MIB mebibytes, writes to every page, prints "touched", waits for a line
- * (or the end of the input) on stdin, unmaps all of it, prints "freed" and
+ * (or the end of the input) on stdin, or SECONDS, unmaps all of it, prints "freed" and
  * exits.  A caller that reads the two words knows to within a pipe's delay
  * when the memory was in use and when it was free again.
  */
@@ -21,9 +21,10 @@
 static void usage(void)
 {
 	fprintf(stderr,
-		"usage: memhog [-t|-T] MIB\n"
+		"usage: memhog [-t|-T] [-s SECONDS] MIB\n"
 		"  -t  advise transparent huge pages\n"
-		"  -T  refuse transparent huge pages\n");
+		"  -T  refuse transparent huge pages\n"
+		"  -s  hold it for SECONDS once it is touched, and read nothing\n");
 	exit(2);
 }
 
@@ -47,15 +48,21 @@ int main(int argc, char **argv)
 	char *map, *mem;
 	size_t len;
 	char *end;
+	unsigned int seconds = 0;
 	int c, opt;
 
-	while ((opt = getopt(argc, argv, "tT")) != -1) {
+	while ((opt = getopt(argc, argv, "tTs:")) != -1) {
 		switch (opt) {
 		case 't':
 			advice = MADV_HUGEPAGE;
 			break;
 		case 'T':
 			advice = MADV_NOHUGEPAGE;
+			break;
+		case 's':
+			seconds = strtoul(optarg, &end, 10);
+			if (!seconds || *end || optarg[0] == '-')
+				usage();
 			break;
 		default:
 			usage();
@@ -85,9 +92,13 @@ int main(int argc, char **argv)
 		((volatile char *)mem)[i] = 1;
 	say("touched");
 
-	do
-		c = getchar();
-	while (c != '\n' && c != EOF);
+	if (seconds) {
+		sleep(seconds);
+	} else {
+		do
+			c = getchar();
+		while (c != '\n' && c != EOF);
+	}
 
 	if (munmap(map, len + HUGE))
 		fail("munmap");

@@ -1,0 +1,40 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash source-path=SCRIPTDIR
+# The balloon is inflated and deflated, as before a snapshot; a burst after it is returned
+# as soon as any.
+
+. "$(dirname "$0")/lib.sh"
+
+actual_mib() {
+	host info balloon | sed -n 's/.*actual=\([0-9]*\).*/\1/p'
+}
+
+balloon_is() { # MIB
+	[ "$(actual_mib)" = "$1" ]
+}
+
+set_balloon() { # MIB, which the guest is to have
+	host balloon "$1" && wait_for "the guest to have $1 MiB" balloon_is "$1"
+}
+
+test_inflates_and_deflates() {
+	local full i=0
+
+	need_host || return
+	hint_by_default && wait_settled && flush_all && full=$(actual_mib) || return
+	[ "${full:-0}" -ge 4096 ] || fail "a guest of '$full' MiB" || return
+	while [ $i -lt 3 ]; do
+		set_balloon 512 && set_balloon "$full" || return
+		i=$((i + 1))
+	done
+	! kernel_log | grep "Out of puff" || fail "the balloon ran out of memory" || return
+	burst 1024 && burst_was_resident "$idle"
+}
+
+test_a_burst_is_returned() {
+	burst_returns 95
+}
+
+xfail 17 test_a_burst_is_returned
+run_tests test_inflates_and_deflates test_a_burst_is_returned
