@@ -30,8 +30,7 @@ test_module_takes_over() {
 
 	load_fresh && wait_settled || return
 	want=$(($(get stats/hinted_kb) + MIB * 1024 / 2))
-	memhog -t $MIB &&
-	wait_for "hinted_kb of $want" stat_at_least hinted_kb $want
+	gives_back $MIB && wait_for "hinted_kb of $want" stat_at_least hinted_kb $want
 }
 
 # While the module owns the device and is told to be still, so is the device.
@@ -65,7 +64,7 @@ test_hand_over_ten_times_while_reporting() {
 		memhog -t $MIB && load && memhog -t $MIB && unload || return
 		i=$((i + 1))
 	done
-	set_reporting_delay 100 && upstream_reports
+	set_reporting_delay 100 && upstream_reports && load && gives_back $MIB
 }
 
 run_tests \

@@ -9,7 +9,7 @@ MIB=64
 
 # Holds free blocks of just this order, and counts what each min_order hints.
 hints_at_order() { # ORDER
-	local order=$1 fifo=/tmp/fragment.$$ freed hinted
+	local order=$1 fifo=/tmp/fragment.$$ freed hinted before
 
 	rm -f $fifo $fifo.out
 	mkfifo $fifo || fail "mkfifo" || return
@@ -31,9 +31,11 @@ hints_at_order() { # ORDER
 			fail "order $order was hinted with min_order $((order + 1))" || return
 	fi
 	hinted=$(get stats/hinted_kb)
+	need_host && before=$(resident_kb) || return
 	set_knob min_order "$order" && set_knob enabled 1 &&
 	wait_for "min_order $order to hint half of $freed KiB" \
-		stat_at_least hinted_kb $((hinted + freed / 2)) || return
+		stat_at_least hinted_kb $((hinted + freed / 2)) &&
+	returned 90 "$freed" "$before" || return
 
 	exec 3>&-
 	wait "$background"

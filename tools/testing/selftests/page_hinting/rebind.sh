@@ -25,7 +25,7 @@ test_nothing_is_hinted_without_it() {
 }
 
 test_device_comes_back() {
-	bind "$device" && hints_freed $MIB && wait_settled
+	bind "$device" && gives_back $MIB && wait_settled
 }
 
 test_device_comes_after_insmod() {
