@@ -160,16 +160,20 @@ impl<W: DerefMut<Target = [u64]>> Levels<W> {
         let used = look.managed.saturating_sub(look.eligible);
         // Memory that came to the zone since the last look was not in use before, nor is memory
         // in use that has left it.
-        let peak = look
-            .managed
-            .min(seen.managed)
-            .saturating_sub(low)
-            .max(used);
+        let peak = look.managed.min(seen.managed).saturating_sub(low).max(used);
         // By the time of the last look: an idle time that ended since then was shorter than it
         // seems now.
         let recent = seen.most();
-        mark(&mut self.recurs, touched(seen.used..peak.min(recent), level), true);
-        mark(&mut self.recurs, covered(seen.used.max(recent)..peak, level), false);
+        mark(
+            &mut self.recurs,
+            touched(seen.used..peak.min(recent), level),
+            true,
+        );
+        mark(
+            &mut self.recurs,
+            covered(seen.used.max(recent)..peak, level),
+            false,
+        );
 
         seen.advance(now_ns, peak);
         seen.managed = look.managed;

@@ -54,7 +54,10 @@ pub enum Action {
 pub enum Watermark {
     Never,
     /// When the unhinted blocks of an order from this up reach so many pages in a zone.
-    Blocks { min_order: u32, pages: u64 },
+    Blocks {
+        min_order: u32,
+        pages: u64,
+    },
 }
 
 /// What came of [`Action::Request`].
@@ -94,13 +97,13 @@ pub struct Device {
     pub in_flight: bool,
 }
 
-/// What the thread sees of a zone for [`Action::Look`], read under one hold of its lock.
+/// What the thread sees of a zone, read under one hold of its lock.
 #[derive(Clone, Copy, Debug)]
 pub struct ZoneView<'a> {
     pub room: ZoneRoom,
     /// Blocks that are not Offline, by order.
     pub unhinted: &'a [usize],
-    /// As in [`Look`].
+    /// As in [`Look`]; the lows are since a view of the zone was taken last.
     pub eligible: u64,
     pub eligible_low: u64,
     pub unhinted_low: u64,
@@ -111,8 +114,31 @@ pub struct ZoneView<'a> {
 #[derive(Clone, Debug)]
 pub struct Zone<W> {
     levels: Levels<W>,
+    /// The lows that were read since the last look: reading them begins new ones.
+    lows: Lows,
     /// Pages that may still be taken, by the last look.
     spare: u64,
+}
+
+/// The least that a zone had, in pages.
+#[derive(Clone, Copy, Debug)]
+struct Lows {
+    eligible: u64,
+    unhinted: u64,
+}
+
+impl Lows {
+    const NONE: Self = Self {
+        eligible: u64::MAX,
+        unhinted: u64::MAX,
+    };
+
+    fn and(self, view: &ZoneView<'_>) -> Self {
+        Self {
+            eligible: self.eligible.min(view.eligible_low),
+            unhinted: self.unhinted.min(view.unhinted_low),
+        }
+    }
 }
 
 impl<W: DerefMut<Target = [u64]>> Zone<W> {
@@ -120,6 +146,7 @@ impl<W: DerefMut<Target = [u64]>> Zone<W> {
     pub fn new(words: W) -> Self {
         Self {
             levels: Levels::new(words),
+            lows: Lows::NONE,
             spare: 0,
         }
     }
@@ -136,7 +163,9 @@ enum Step {
     Request,
     /// The pass is over.
     Passed(End),
-    Sleep { most_ms: u32 },
+    Sleep {
+        most_ms: u32,
+    },
 }
 
 /// What is left to do of a pass that is over.
@@ -361,6 +390,7 @@ where
     fn stop(&mut self) {
         self.zones.iter_mut().for_each(|zone| {
             zone.levels.forget();
+            zone.lows = Lows::NONE;
             zone.spare = 0;
         });
         self.plan = None;
@@ -516,13 +546,14 @@ where
         let areas = areas(view.unhinted, plan.min_order);
         let fits = |area: &Unhinted| view.room.fits(plan.batch, area.order);
         let backlog = areas.clone().filter(fits).map(Unhinted::pages);
+        let lows = core::mem::replace(&mut zone.lows, Lows::NONE).and(view);
         let look = Look {
             now_ns,
             managed: view.room.managed,
             eligible: view.eligible,
-            eligible_low: view.eligible_low,
+            eligible_low: lows.eligible,
             backlog: backlog.fold(0, u64::saturating_add),
-            unhinted_low: view.unhinted_low,
+            unhinted_low: lows.unhinted,
             offline_used: view.offline_used,
         };
         let decision = zone.levels.look(&look, &plan.terms);
@@ -606,16 +637,23 @@ where
         }
     }
 
-    /// For [`Action::Request`]: how many pages may be taken from an area of a zone now, with
+    /// For [`Action::Request`]: how many pages of that order may be taken from a zone now, with
     /// `isolated` pages out of all zones together. What is taken is to be told to [`Self::took`].
-    pub fn share(&self, zone: usize, area: Unhinted, room: &ZoneRoom, isolated: u64) -> u64 {
-        let (Some(plan), Some(zone)) = (self.plan, self.zones.get(zone)) else {
+    pub fn share(&mut self, zone: usize, order: u32, view: &ZoneView<'_>, isolated: u64) -> u64 {
+        let (Some(plan), Some(zone)) = (self.plan, self.zones.get_mut(zone)) else {
             return 0;
         };
+        let area = Unhinted {
+            blocks: view.unhinted.get(order as usize).map_or(0, |n| *n as u64),
+            order,
+        };
+
+        zone.lows = zone.lows.and(view);
         if !area.exceeds(plan.low) {
             return 0;
         }
-        room.budget(plan.batch, isolated)
+        view.room
+            .budget(plan.batch, isolated)
             .min(area.pages().saturating_sub(plan.low))
             .min(zone.spare)
     }
@@ -654,7 +692,12 @@ where
 
     /// Ends the pass.
     fn end(&mut self, now_ns: u64, outcome: Outcome, flush: Option<u64>, next: Next) {
-        let Pass::Running { by_watermark, found, .. } = self.pass else {
+        let Pass::Running {
+            by_watermark,
+            found,
+            ..
+        } = self.pass
+        else {
             return;
         };
         let flushes = self.plan.is_some_and(|plan| plan.flush.is_some());
@@ -730,7 +773,11 @@ where
         self.step = Step::Begin;
 
         let in_flight = input.device.is_some_and(|device| device.in_flight);
-        let check_ms = if in_flight { policy::STALL_CHECK_MS } else { most_ms };
+        let check_ms = if in_flight {
+            policy::STALL_CHECK_MS
+        } else {
+            most_ms
+        };
         let timers = [self.follow_up_ns, self.soon_ns, self.look_ns];
         let left_ms = timers.into_iter().flatten().map(|at_ns| {
             let left_ms = at_ns.saturating_sub(input.now_ns).div_ceil(NS_PER_MS);

@@ -324,7 +324,13 @@ fn without_words_nothing_is_kept() {
 
 /// Numbers of all sizes.
 fn any_size() -> impl Strategy<Value = u64> {
-    prop_oneof![Just(0), Just(u64::MAX), 0u64..10_000, any::<u64>().prop_map(|x| x >> 24), any::<u64>()]
+    prop_oneof![
+        Just(0),
+        Just(u64::MAX),
+        0u64..10_000,
+        any::<u64>().prop_map(|x| x >> 24),
+        any::<u64>()
+    ]
 }
 
 proptest! {
