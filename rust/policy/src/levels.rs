@@ -22,9 +22,12 @@
 //!
 //! No kernel types, no allocation. Sizes are in pages, times in nanoseconds. Arithmetic saturates.
 
-use core::ops::{
-    DerefMut,
-    Range, //
+use core::{
+    num::NonZero,
+    ops::{
+        DerefMut,
+        Range, //
+    },
 };
 
 /// Parts of `hold` that are told apart.
@@ -115,7 +118,7 @@ pub struct Levels<W> {
 struct Seen {
     terms: Terms,
     /// Pages of a level.
-    level: u64,
+    level: NonZero<u64>,
     /// The last look: when it was, what the zone had and what of it was in use.
     now_ns: u64,
     managed: u64,
@@ -191,8 +194,9 @@ impl<W: DerefMut<Target = [u64]>> Levels<W> {
     }
 
     /// Pages of a range that recur.
-    fn recurring(&self, range: &Range<u64>, level: u64) -> u64 {
+    fn recurring(&self, range: &Range<u64>, level: NonZero<u64>) -> u64 {
         let levels = touched(range.clone(), level);
+        let level = level.get();
         let part = |i: u64| {
             let start = i.saturating_mul(level).max(range.start);
             let end = i.saturating_add(1).saturating_mul(level).min(range.end);
@@ -220,7 +224,7 @@ impl<W: DerefMut<Target = [u64]>> Levels<W> {
 
 impl Seen {
     /// As if all had been as it is for ever.
-    fn new(look: &Look, terms: &Terms, level: u64) -> Self {
+    fn new(look: &Look, terms: &Terms, level: NonZero<u64>) -> Self {
         let used = look.managed.saturating_sub(look.eligible);
 
         Self {
@@ -327,25 +331,30 @@ fn decide(backlog: u64, kept: u64, idle: &Range<u64>, terms: &Terms) -> Decision
 const WORD: u64 = u64::BITS as u64;
 
 /// Pages of a level: a granule, doubled until the words have a bit for each level.
-fn level(managed: u64, terms: &Terms, words: usize) -> u64 {
-    let granule = terms.granule_pages.max(1);
+fn level(managed: u64, terms: &Terms, words: usize) -> NonZero<u64> {
+    let granule = NonZero::new(terms.granule_pages).unwrap_or(NonZero::<u64>::MIN);
     let levels = (words as u64).saturating_mul(WORD).max(1);
-    let granules = managed.div_ceil(granule).div_ceil(levels);
+    let granules = managed.div_ceil(granule.get()).div_ceil(levels);
 
-    granule.saturating_mul(granules.checked_next_power_of_two().unwrap_or(1))
+    granule.saturating_mul(
+        granules
+            .checked_next_power_of_two()
+            .and_then(NonZero::new)
+            .unwrap_or(NonZero::<u64>::MIN),
+    )
 }
 
 /// The levels that any page of a range is in.
-fn touched(pages: Range<u64>, level: u64) -> Range<u64> {
+fn touched(pages: Range<u64>, level: NonZero<u64>) -> Range<u64> {
     if pages.is_empty() {
         return 0..0;
     }
-    pages.start / level..pages.end.div_ceil(level)
+    pages.start / level..pages.end.div_ceil(level.get())
 }
 
 /// The levels that a range has half of, at least.
-fn covered(pages: Range<u64>, level: u64) -> Range<u64> {
-    let round = |pages: u64| pages.saturating_add(level / 2) / level;
+fn covered(pages: Range<u64>, level: NonZero<u64>) -> Range<u64> {
+    let round = |pages: u64| pages.saturating_add(level.get() / 2) / level;
 
     round(pages.start)..round(pages.end)
 }

@@ -208,12 +208,12 @@ impl Knobs {
 
     /// The value of a knob in KiB, as pages of the guest, rounded down.
     pub fn pages(&self, knob: Knob) -> u64 {
-        self.get(knob) / self.page_kb
+        self.kb_to_pages(self.get(knob))
     }
 
     /// So many KiB, as pages of the guest, rounded down.
     pub fn kb_to_pages(&self, kb: u64) -> u64 {
-        kb / self.page_kb
+        kb.checked_div(self.page_kb).unwrap_or(0)
     }
 
     /// Whether to hint at all.
