@@ -457,7 +457,7 @@ where
             Cause::Deferred
         } else if follows || rested {
             Cause::Rest
-        } else if due(self.look_ns) {
+        } else if due(self.look_ns) && self.found.kept != 0 {
             Cause::Kept
         } else {
             Cause::Woken
