@@ -181,11 +181,20 @@ build_guest() {
 	run "$root/scripts/build-test-modules.sh" "$1" >/dev/null
 }
 
-# progress LOG PATTERN WHAT COMMAND...: run COMMAND with its output in LOG, and
-# show the time and how many lines of it match PATTERN: on a terminal every
-# second, else every 30 s.
+# time_left STEPS SECONDS: ", about 3:20 left" once that many of $steps are done; empty while
+# that cannot be told.
+time_left() {
+	local left
+	[ "${steps:-0}" -gt "$1" ] && [ "$1" -gt $((steps / 20)) ] || return 0
+	left=$(($2 * (steps - $1) / $1))
+	printf ' of about %d, about %s left' "$steps" "$(clock "$left")"
+}
+
+# [steps=N] progress LOG PATTERN WHAT COMMAND...: run COMMAND with its output in LOG. Show every
+# second on a terminal, else every 30 s, how many lines of it match PATTERN, and how much time is
+# left if about N lines will match.
 progress() {
-	local log=$1 pattern=$2 what=$3 start=$SECONDS status=0 step=30 tick=
+	local log=$1 pattern=$2 what=$3 start=$SECONDS status=0 interval=30 tick= done=
 	shift 3
 	: >"$log"
 	set -m
@@ -193,12 +202,13 @@ progress() {
 	child=$!
 	(
 		trap - INT TERM HUP EXIT
-		[ ! -t 2 ] || step=1
-		while sleep "$step" && kill -0 "$child" 2>/dev/null; do
-			printf -v tick '%s [ %s steps, %s ]' "$what" \
-				"$(grep -cE "$pattern" "$log")" "$(clock $((SECONDS - start)))"
+		[ ! -t 2 ] || interval=1
+		while sleep "$interval" && kill -0 "$child" 2>/dev/null; do
+			done=$(grep -cE "$pattern" "$log") || true
+			printf -v tick '%s: %s, %s steps done%s' "$what" "$(clock $((SECONDS - start)))" \
+				"$done" "$(time_left "$done" $((SECONDS - start)))"
 			if [ -t 2 ]; then
-				printf '\rpage_hinting: %s ' "$tick" >&2
+				printf '\rpage_hinting: %s \033[K' "$tick" >&2
 			else
 				say "$tick"
 			fi
