@@ -7,8 +7,7 @@ use kernel::error::code::EAGAIN;
 use crate::{
     block::Isolated,
     machine::Outcome,
-    policy,
-    queue,
+    policy, queue,
     stats::Stats,
     thread::{
         InThread,

@@ -236,7 +236,9 @@ mod tests {
     fn zones_have_a_slot_each() {
         for (i, zone) in zone::Zone::all().enumerate() {
             assert!(zone.slot() < zone::slots());
-            assert!(zone::Zone::all().skip(i + 1).all(|other| other.slot() != zone.slot()));
+            assert!(zone::Zone::all()
+                .skip(i + 1)
+                .all(|other| other.slot() != zone.slot()));
         }
     }
 

@@ -60,7 +60,7 @@ test_a_burst_that_refaults_is_hinted_at_once() {
 	settle $LONG_MS || return
 	want=$(($(get stats/hinted_kb) + MIB * 1024 / 2))
 	delta_of offline_used_kb cycles 1 || return
-	[ $delta -ge $((MIB * 1024 / 2)) ] || fail "only $delta KiB of hinted memory were used" || return
+	[ "$delta" -ge $((MIB * 1024 / 2)) ] || fail "only $delta KiB of hinted memory were used" || return
 	goes_on "hinted_kb of $want" stat_at_least hinted_kb $want && expect kept_kb "$(get stats/kept_kb)" 0
 }
 
@@ -68,7 +68,7 @@ test_a_faster_cycle_is_kept() {
 	local least=$((HOLD_MS / 1000 - 2)) most=$((HOLD_MS / 1000 + GOES_ON))
 
 	settle $HOLD_MS && keep && delta_of offline_used_kb cycles 5 || return
-	[ $delta -le $((MIB * 1024)) ] || fail "$delta KiB were used again in 5 cycles of $MIB MiB" || return
+	[ "$delta" -le $((MIB * 1024)) ] || fail "$delta KiB were used again in 5 cycles of $MIB MiB" || return
 	is_kept || fail "status '$(get status)', kept_kb $(get stats/kept_kb) after a cycle" || return
 	seconds wait_for "what was kept to be hinted" stat_is kept_kb 0 || return
 	[ "$took" -ge $least ] && [ "$took" -le $most ] ||
@@ -82,7 +82,7 @@ test_a_slower_cycle_is_hinted_each_time() {
 	settle 100 || return
 	while [ $n -lt 4 ]; do
 		delta_of hinted_kb slow_cycle || return
-		[ $delta -ge $((MIB * 1024 / 2)) ] || fail "cycle $n: $delta KiB were hinted" || return
+		[ "$delta" -ge $((MIB * 1024 / 2)) ] || fail "cycle $n: $delta KiB were hinted" || return
 		n=$((n + 1))
 	done
 }
@@ -93,7 +93,7 @@ slow_cycle() {
 
 test_hold_0_keeps_nothing() {
 	settle 0 && delta_of offline_used_kb cycles 5 || return
-	[ $delta -ge $((MIB * 1024 * 2)) ] ||
+	[ "$delta" -ge $((MIB * 1024 * 2)) ] ||
 		fail "only $delta KiB were used again in 5 cycles of $MIB MiB" || return
 	expect kept_kb "$(get stats/kept_kb)" 0
 }
