@@ -45,8 +45,8 @@ impl Isolated {
     /// Takes unhinted blocks of a zone's free area, the coldest first.
     ///
     /// Takes no more than `max_pages`, and no more than fit into `max_ranges` ranges of adjacent
-    /// blocks, all that were taken before included.
-    pub(crate) fn take(&mut self, zone: Zone, order: u32, max_pages: u64, max_ranges: u32) {
+    /// blocks, all that were taken before included. Returns the pages that were taken.
+    pub(crate) fn take(&mut self, zone: Zone, order: u32, max_pages: u64, max_ranges: u32) -> u64 {
         // SAFETY: By the type invariant the request is isolated and ours; the zone is valid.
         let pages = unsafe {
             ffi::page_hinting_take(
@@ -59,6 +59,7 @@ impl Isolated {
         } as u64;
 
         self.pages = self.pages.saturating_add(pages);
+        pages
     }
 
     /// The size of the blocks, in pages.
@@ -74,7 +75,8 @@ impl Isolated {
     /// Hands the blocks to the host, without waiting for it.
     ///
     /// On an error they are returned to the free lists: `ENODEV` if there is no device, `ENOSPC`
-    /// if its queue is full, `EINVAL` if there are no blocks, or an error of the device.
+    /// if its queue is full, `EINVAL` if there are no blocks, `EAGAIN` if somebody waits for what is
+    /// out, or an error of the device.
     pub(crate) fn submit(self) -> Result {
         if self.is_empty() {
             return Err(EINVAL);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The table of free areas and the state of the pacing, in debugfs.
+//! The table of free areas, in debugfs.
 
 use kernel::{
     c_str,
@@ -9,11 +9,7 @@ use kernel::{
         File, //
     },
     fmt,
-    prelude::*,
-    sync::{
-        atomic::Relaxed,
-        Arc, //
-    },
+    prelude::*, //
 };
 
 use crate::{
@@ -21,8 +17,7 @@ use crate::{
     zone::{
         Zone,
         MAX_PAGE_ORDER, //
-    },
-    Shared, //
+    }, //
 };
 
 /// The directory `page_hinting` of debugfs.
@@ -30,27 +25,20 @@ use crate::{
 /// Dropping it removes the directory and waits for readers.
 pub(crate) struct Files {
     _zones: Pin<KBox<File<()>>>,
-    _pacing: Pin<KBox<File<Arc<Shared>>>>,
-    /// Goes after the files in it.
     _dir: Dir,
 }
 
 impl Files {
     /// Creates the directory. Without debugfs there is none, and no error.
-    pub(crate) fn new(shared: Arc<Shared>) -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let dir = Dir::new(c_str!("page_hinting"));
         let zones = KBox::pin_init(
             dir.read_callback_file(c_str!("zones"), (), &|(), f| zones(f)),
             GFP_KERNEL,
         )?;
-        let pacing = KBox::pin_init(
-            dir.read_callback_file(c_str!("pacing"), shared, &|shared, f| pacing(shared, f)),
-            GFP_KERNEL,
-        )?;
 
         Ok(Self {
             _zones: zones,
-            _pacing: pacing,
             _dir: dir,
         })
     }
@@ -66,7 +54,7 @@ fn zones(f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = zone.name().to_str().unwrap_or("?");
 
         for order in 0..=MAX_PAGE_ORDER {
-            let Some(area) = zone.area(order) else {
+            let Some(area) = zone.area(order).map(|area| area.0) else {
                 break;
             };
 
@@ -85,23 +73,6 @@ fn zones(f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 pages_to_kb((area.nr_offline as u64) << order)
             )?;
         }
-        let info = zone.info();
-        writeln!(
-            f,
-            "# node {} zone {}: isolated_kb {}",
-            zone.node(),
-            name,
-            pages_to_kb(info.room().isolated)
-        )?;
     }
     Ok(())
-}
-
-/// What the thread has found when it looked last.
-fn pacing(shared: &Shared, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let pacing = &shared.pacing;
-
-    writeln!(f, "balance_us {}", pacing.balance_us.load(Relaxed))?;
-    writeln!(f, "price_ns {}", pacing.price_ns.load(Relaxed))?;
-    writeln!(f, "paced {}", pacing.paced.load(Relaxed))
 }

@@ -13,7 +13,10 @@ use kernel::{
         c_uint, //
     },
     prelude::*,
-    sync::Arc,
+    sync::{
+        atomic::Relaxed,
+        Arc, //
+    },
 };
 
 use crate::{
@@ -107,7 +110,7 @@ fn knob(attr: ph_attr::Type) -> Option<Knob> {
         ph_attr::PH_HIGH_WATERMARK_KB => Some(Knob::HighWatermarkKb),
         ph_attr::PH_LOW_WATERMARK_KB => Some(Knob::LowWatermarkKb),
         ph_attr::PH_BATCH_KB => Some(Knob::BatchKb),
-        ph_attr::PH_REUSE_BUDGET_PERMILLE => Some(Knob::ReuseBudgetPermille),
+        ph_attr::PH_HOLD_MS => Some(Knob::HoldMs),
         ph_attr::PH_HOST_GRANULE_KB => Some(Knob::HostGranuleKb),
         ph_attr::PH_FLUSH_TIMEOUT_MS => Some(Knob::FlushTimeoutMs),
         _ => None,
@@ -123,8 +126,9 @@ fn show(shared: &Shared, attr: ph_attr::Type) -> u64 {
     match attr {
         ph_attr::PH_HINTED_KB => stats.hinted_kb(),
         ph_attr::PH_REHINTED_KB => pages_to_kb(shared.untagged()),
-        ph_attr::PH_REUSED_KB => pages_to_kb(shared.reused()),
+        ph_attr::PH_OFFLINE_USED_KB => pages_to_kb(shared.offline_used()),
         ph_attr::PH_BACKLOG_KB => pages_to_kb(shared.backlog()),
+        ph_attr::PH_KEPT_KB => pages_to_kb(shared.kept.load(Relaxed)),
         ph_attr::PH_ISOLATED_KB => pages_to_kb(queue::isolated().0),
         ph_attr::PH_ISOLATED_PEAK_KB => pages_to_kb(shared.isolated_peak()),
         ph_attr::PH_REQUESTS => stats.requests(),
@@ -162,7 +166,7 @@ pub(crate) enum Status {
     Hinting,
     /// The knob `enabled` is off.
     Off,
-    /// Memory is held back, as it may be needed again soon.
+    /// Memory is kept, as it is likely to be needed again soon.
     Paced,
     /// None of the above.
     Idle,
@@ -180,7 +184,7 @@ impl Status {
             Self::Off
         } else if state.in_flight() {
             Self::Hinting
-        } else if shared.is_paced() {
+        } else if shared.kept.load(Relaxed) != 0 {
             Self::Paced
         } else {
             Self::Idle

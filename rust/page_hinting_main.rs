@@ -13,10 +13,7 @@ use kernel::{
     page::PAGE_SHIFT,
     prelude::*,
     sync::{
-        atomic::{
-            Atomic,
-            Relaxed, //
-        },
+        atomic::Atomic,
         Arc,
         Mutex, //
     },
@@ -34,12 +31,14 @@ mod ffi;
 mod flush;
 mod knobs;
 #[expect(unreachable_pub, reason = "it is a crate of its own on the host")]
-#[path = "policy/src/pacing.rs"]
-mod pacing;
+#[path = "policy/src/levels.rs"]
+mod levels;
+#[expect(unreachable_pub, reason = "it is a crate of its own on the host")]
+#[path = "policy/src/machine.rs"]
+mod machine;
 #[expect(unreachable_pub, reason = "it is a crate of its own on the host")]
 #[path = "policy/src/policy.rs"]
 mod policy;
-mod price;
 mod queue;
 mod stats;
 mod thread;
@@ -58,21 +57,6 @@ fn pages_to_kb(pages: u64) -> u64 {
     pages.saturating_mul(1 << (PAGE_SHIFT - 10))
 }
 
-/// KiB to pages, rounded down.
-fn kb_to_pages(kb: u64) -> u64 {
-    kb >> (PAGE_SHIFT - 10)
-}
-
-/// What the thread tells of the pacing. Written by the thread alone.
-struct PacingState {
-    /// Memory is held back, if it is not 0. (There is no atomic `bool` in Linux 6.18.)
-    paced: Atomic<u32>,
-    /// Reuse that can be paid for, in microseconds; below zero it is a debt.
-    balance_us: Atomic<i64>,
-    /// Price of a granule, in nanoseconds.
-    price_ns: Atomic<u64>,
-}
-
 /// What the thread and the readers and writers of sysfs share.
 #[pin_data]
 struct Shared {
@@ -81,10 +65,14 @@ struct Shared {
     #[pin]
     flushes: flush::Flushes,
     stats: stats::Stats,
-    pacing: PacingState,
-    /// [`queue::untagged`] and [`queue::reused`] as the module found them.
+    /// The thread's, until it starts.
+    #[pin]
+    machine: Mutex<Option<thread::Machine>>,
+    /// Pages that are kept. Written by the thread alone.
+    kept: Atomic<u64>,
+    /// [`queue::untagged`] and [`zone::offline_used`] as the module found them.
     untagged_before: u64,
-    reused_before: u64,
+    offline_used_before: u64,
     /// What was out when the module came: blocks that the one before it left with the host.
     isolated_before: u64,
 }
@@ -92,19 +80,17 @@ struct Shared {
 impl Shared {
     fn new() -> Result<Arc<Self>> {
         let knobs = default_knobs();
+        let machine = thread::new_machine()?;
 
         Arc::pin_init(
             pin_init!(Self {
                 knobs <- new_mutex!(knobs),
                 flushes <- flush::Flushes::new(),
                 stats: stats::Stats::new(),
-                pacing: PacingState {
-                    paced: Atomic::new(0),
-                    balance_us: Atomic::new(0),
-                    price_ns: Atomic::new(0),
-                },
+                machine <- new_mutex!(Some(machine)),
+                kept: Atomic::new(0),
                 untagged_before: queue::untagged(),
-                reused_before: queue::reused(),
+                offline_used_before: zone::offline_used(),
                 isolated_before: queue::isolated().0,
             }),
             GFP_KERNEL,
@@ -121,7 +107,7 @@ impl Shared {
         let mut knobs = self.knobs.lock();
 
         *knobs = knobs.with(knob, value).map_err(|_| EINVAL)?;
-        apply(&knobs);
+        queue::Attachment::set_granule(knobs.granule_order());
         // The thread waits for the lock, if it is that fast.
         thread::wake();
         Ok(())
@@ -132,9 +118,9 @@ impl Shared {
         queue::untagged().wrapping_sub(self.untagged_before)
     }
 
-    /// Hinted memory that was used again, as the host sees it, in pages.
-    fn reused(&self) -> u64 {
-        queue::reused().wrapping_sub(self.reused_before)
+    /// Hinted memory that was allocated, in pages.
+    fn offline_used(&self) -> u64 {
+        zone::offline_used().wrapping_sub(self.offline_used_before)
     }
 
     /// The most that was out at a time since the module was loaded, in pages.
@@ -156,11 +142,6 @@ impl Shared {
             .flush(self.knobs().get(Knob::FlushTimeoutMs), thread::wake)
     }
 
-    /// Whether memory is held back because it may be needed again soon.
-    fn is_paced(&self) -> bool {
-        self.pacing.paced.load(Relaxed) != 0
-    }
-
     /// Unhinted memory that the knobs make eligible, in pages.
     fn backlog(&self) -> u64 {
         batch::backlog(self.knobs().min_order())
@@ -174,17 +155,6 @@ fn default_knobs() -> Knobs {
         zone::MAX_PAGE_ORDER,
         pages_to_kb(1),
     )
-}
-
-/// Tells the core when to wake the thread, and how the host's memory comes and goes.
-fn apply(knobs: &Knobs) {
-    queue::Attachment::set_granule(knobs.granule_order());
-    queue::Attachment::set_watermark(knobs.enabled().then(|| {
-        (
-            knobs.min_order(),
-            kb_to_pages(knobs.get(Knob::HighWatermarkKb)),
-        )
-    }));
 }
 
 /// The loaded module.
@@ -202,7 +172,7 @@ impl kernel::Module for PageHinting {
         let shared = Shared::new()?;
         let attachment = queue::Attachment::new()?;
 
-        apply(&shared.knobs());
+        queue::Attachment::set_granule(shared.knobs().granule_order());
         let thread = thread::Thread::start(attachment, shared.clone())?;
         let directory = knobs::Directory::new(shared.clone())?;
 
@@ -215,7 +185,7 @@ impl kernel::Module for PageHinting {
             }
         );
         Ok(Self {
-            _debug: debug::Files::new(shared)?,
+            _debug: debug::Files::new()?,
             _directory: directory,
             _thread: thread,
         })
@@ -236,8 +206,7 @@ mod tests {
     #[test]
     fn sizes_convert() {
         assert_eq!(pages_to_kb(1 << (20 - PAGE_SHIFT)), 1024);
-        assert_eq!(kb_to_pages(1024), 1 << (20 - PAGE_SHIFT));
-        assert_eq!(kb_to_pages((1 << (PAGE_SHIFT - 10)) - 1), 0);
+        assert_eq!(default_knobs().kb_to_pages(1024), 1 << (20 - PAGE_SHIFT));
         assert_eq!(pages_to_kb(u64::MAX), u64::MAX);
     }
 
@@ -247,12 +216,12 @@ mod tests {
 
         assert_eq!(knobs.min_order(), zone::pageblock_order());
         // The largest block fits the smallest batch, so every order can be hinted.
-        assert!(1 << zone::MAX_PAGE_ORDER <= kb_to_pages(policy::BATCH_KB_MIN));
+        assert!(1 << zone::MAX_PAGE_ORDER <= knobs.kb_to_pages(policy::BATCH_KB_MIN));
     }
 
     #[test]
     fn zones_add_up_to_the_guest() {
-        let managed = zone::Zone::all().fold(0, |sum, zone| sum + zone.info().room().managed);
+        let managed = zone::Zone::all().fold(0, |sum, zone| sum + zone.managed());
         // SAFETY: `si` is valid for writes.
         let total = unsafe {
             let mut si = core::mem::zeroed::<kernel::bindings::sysinfo>();
@@ -264,18 +233,28 @@ mod tests {
     }
 
     #[test]
-    fn areas_come_highest_order_first() {
-        let zone = zone::Zone::all().next();
+    fn zones_have_a_slot_each() {
+        for (i, zone) in zone::Zone::all().enumerate() {
+            assert!(zone.slot() < zone::slots());
+            assert!(zone::Zone::all()
+                .skip(i + 1)
+                .all(|other| other.slot() != zone.slot()));
+        }
+    }
 
-        assert!(zone.is_some());
-        if let Some(zone) = zone {
-            let mut expected = zone::MAX_PAGE_ORDER;
+    #[test]
+    fn a_low_is_no_more_than_there_is() {
+        let token = thread::InThread::for_test();
 
-            for area in zone.info().unhinted(3) {
-                assert_eq!(area.order, expected);
-                expected -= 1;
-            }
-            assert_eq!(expected, 2);
+        for zone in zone::Zone::all() {
+            let info = zone.info(&token);
+            let view = info.view();
+            let unhinted = (0..).zip(view.unhinted);
+            let pages = unhinted.fold(0, |sum, (order, blocks)| sum + ((*blocks as u64) << order));
+
+            assert!(view.eligible_low <= view.eligible);
+            assert!(view.eligible <= view.room.managed);
+            assert!(view.unhinted_low <= pages);
         }
     }
 }

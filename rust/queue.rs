@@ -39,7 +39,8 @@ impl Attachment {
         };
     }
 
-    /// Has the core count reuse in blocks of this order, which is that of the host's pages.
+    /// Tells the core the order of the host's pages: no smaller block keeps its tag when a part of
+    /// the page is used.
     pub(crate) fn set_granule(order: u32) {
         // SAFETY: Any order is good, in any context.
         unsafe { ffi::page_hinting_set_granule(order) };
@@ -174,18 +175,10 @@ pub(crate) fn untagged() -> u64 {
     unsafe { ffi::page_hinting_nr_untagged() as u64 }
 }
 
-/// Pages that were tagged Offline and that the host had to bring back since boot, because they or
-/// others of their granule were used. May wrap.
-pub(crate) fn reused() -> u64 {
+/// How often the host has asked for memory since boot. May wrap.
+pub(crate) fn host_asks() -> u64 {
     // SAFETY: No requirements.
-    unsafe { ffi::page_hinting_nr_reused() as u64 }
-}
-
-/// Measures what it costs to bring a granule of the host back, in nanoseconds. [`None`] if there is
-/// none to be had.
-pub(crate) fn probe() -> Option<u64> {
-    // SAFETY: No requirements but process context.
-    u64::try_from(unsafe { ffi::page_hinting_probe() }).ok()
+    unsafe { ffi::page_hinting_host_asks() as u64 }
 }
 
 /// Reports to the tracepoint that the host does not answer.

@@ -11,10 +11,9 @@ use kernel::{
 
 use crate::{
     ffi,
-    policy::{
-        Unhinted,
-        ZoneRoom, //
-    },
+    machine::ZoneView,
+    policy::ZoneRoom,
+    thread::InThread, //
 };
 
 /// The largest order of the buddy allocator.
@@ -30,6 +29,17 @@ pub(crate) fn pageblock_order() -> u32 {
 pub(crate) fn drain() {
     // SAFETY: No requirements but process context.
     unsafe { ffi::page_hinting_drain() };
+}
+
+/// How many zones there may be, those without memory included.
+pub(crate) fn slots() -> usize {
+    // SAFETY: No requirements.
+    unsafe { ffi::ph_zone_slots() as usize }
+}
+
+/// Offline pages that were allocated since boot, of all zones. May wrap.
+pub(crate) fn offline_used() -> u64 {
+    Zone::all().fold(0, |sum, zone| sum.wrapping_add(zone.offline_used()))
 }
 
 /// A zone with memory.
@@ -67,8 +77,26 @@ impl Zone {
         unsafe { ffi::ph_zone_node(self.as_ptr()) }
     }
 
+    /// The zone's number, below [`slots`]. No other zone has it.
+    pub(crate) fn slot(self) -> usize {
+        // SAFETY: The zone is valid as zones are never freed.
+        unsafe { ffi::ph_zone_slot(self.as_ptr()) as usize }
+    }
+
+    /// Pages that the buddy allocator manages.
+    pub(crate) fn managed(self) -> u64 {
+        // SAFETY: The zone is valid as zones are never freed.
+        unsafe { ffi::ph_zone_managed(self.as_ptr()) as u64 }
+    }
+
+    /// Offline pages that were allocated since boot. May wrap.
+    pub(crate) fn offline_used(self) -> u64 {
+        // SAFETY: The zone is valid as zones are never freed.
+        unsafe { ffi::ph_zone_offline_used(self.as_ptr()) as u64 }
+    }
+
     /// A snapshot of a free area's counters; [`None`] if there is no such order.
-    pub(crate) fn area(self, order: u32) -> Option<ffi::ph_area> {
+    pub(crate) fn area(self, order: u32) -> Option<Area> {
         let mut area = ffi::ph_area {
             nr_free: 0,
             nr_offline: 0,
@@ -81,20 +109,12 @@ impl Zone {
         }
         // SAFETY: The zone is valid, the order is in range, and `area` is valid for writes.
         unsafe { ffi::ph_zone_area(self.as_ptr(), order, &mut area) };
-        Some(area)
+        Some(Area(area))
     }
 
-    /// How low the unhinted blocks have been since this was called last.
-    pub(crate) fn take_low(self) -> Low {
-        let mut low = [0; NR_PAGE_ORDERS as usize];
-
-        // SAFETY: The zone is valid, and `low` has room for all orders.
-        unsafe { ffi::page_hinting_get_low(self.as_ptr(), low.as_mut_ptr()) };
-        Low(low)
-    }
-
-    /// A snapshot of the zone's numbers.
-    pub(crate) fn info(self) -> ZoneInfo {
+    /// The zone's numbers, read under one hold of its lock. For the thread alone, as it begins anew
+    /// the time that the lows are of.
+    pub(crate) fn info(self, _: &InThread) -> ZoneInfo {
         let mut info = ffi::page_hinting_zone_info {
             free: 0,
             high_wmark: 0,
@@ -102,6 +122,10 @@ impl Zone {
             managed: 0,
             isolated: 0,
             unhinted: [0; NR_PAGE_ORDERS as usize],
+            eligible: 0,
+            eligible_low: 0,
+            unhinted_low: 0,
+            offline_used: 0,
         };
 
         // SAFETY: The zone is valid as zones are never freed, and `info` is valid for writes.
@@ -110,43 +134,36 @@ impl Zone {
     }
 }
 
-/// The fewest unhinted blocks of each order that a zone had in a time.
-pub(crate) struct Low([usize; NR_PAGE_ORDERS as usize]);
+/// The counters of a free area, in blocks, each of another moment.
+pub(crate) struct Area(pub(crate) ffi::ph_area);
 
-impl Low {
-    /// Their size in pages.
-    pub(crate) fn pages(&self, order: u32) -> u64 {
-        let blocks = self.0.get(order as usize).copied().unwrap_or(0);
-
-        (blocks as u64).saturating_mul(1 << order)
+impl Area {
+    /// Free blocks that are not tagged Offline.
+    pub(crate) fn unhinted(&self) -> u64 {
+        self.0.nr_free.saturating_sub(self.0.nr_offline) as u64
     }
 }
 
-/// What a zone has and can spare at a moment. No lock was held.
+/// What a zone has and can spare at a moment.
 pub(crate) struct ZoneInfo(ffi::page_hinting_zone_info);
 
 impl ZoneInfo {
-    /// The numbers that decide what the zone can spare.
-    pub(crate) fn room(&self) -> ZoneRoom {
-        ZoneRoom {
-            free: self.0.free as u64,
-            high_watermark: self.0.high_wmark as u64,
-            reserve: self.0.reserve as u64,
-            managed: self.0.managed as u64,
-            isolated: self.0.isolated as u64,
-            largest_block: 1 << MAX_PAGE_ORDER,
+    /// The same, as the machine sees it.
+    pub(crate) fn view(&self) -> ZoneView<'_> {
+        ZoneView {
+            room: ZoneRoom {
+                free: self.0.free as u64,
+                high_watermark: self.0.high_wmark as u64,
+                reserve: self.0.reserve as u64,
+                managed: self.0.managed as u64,
+                isolated: self.0.isolated as u64,
+                largest_block: 1 << MAX_PAGE_ORDER,
+            },
+            unhinted: &self.0.unhinted,
+            eligible: self.0.eligible as u64,
+            eligible_low: self.0.eligible_low as u64,
+            unhinted_low: self.0.unhinted_low as u64,
+            offline_used: self.0.offline_used as u64,
         }
-    }
-
-    /// The unhinted blocks of each order from the largest down to `min_order`.
-    pub(crate) fn unhinted(&self, min_order: u32) -> impl Iterator<Item = Unhinted> + '_ {
-        let orders = (0..NR_PAGE_ORDERS).zip(self.0.unhinted).rev();
-
-        orders
-            .take_while(move |(order, _)| *order >= min_order)
-            .map(|(order, blocks)| Unhinted {
-                blocks: blocks as u64,
-                order,
-            })
     }
 }

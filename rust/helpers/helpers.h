@@ -20,6 +20,18 @@ const char *ph_zone_name(const struct zone *zone);
 /** ph_zone_node() - the node that a zone is in */
 int ph_zone_node(const struct zone *zone);
 
+/** ph_zone_slot() - a number that no other zone has, below ph_zone_slots() */
+unsigned int ph_zone_slot(const struct zone *zone);
+
+/** ph_zone_slots() - how many zones there may be, empty ones included */
+unsigned int ph_zone_slots(void);
+
+/** ph_zone_managed() - pages that the buddy allocator manages */
+unsigned long ph_zone_managed(const struct zone *zone);
+
+/** ph_zone_offline_used() - Offline pages that were allocated since boot */
+unsigned long ph_zone_offline_used(const struct zone *zone);
+
 /**
  * struct ph_area - the counters of a free area, in blocks
  * @nr_free: free
@@ -68,7 +80,13 @@ int ph_thread_start(int (*run)(void *data), void *data);
 /** ph_thread_stop() - stop the thread and wait for it. Process context. */
 void ph_thread_stop(void);
 
-/** ph_thread_should_stop() - whether ph_thread_stop() was called. The thread. */
+/**
+ * ph_thread_should_stop() - whether ph_thread_stop() was called
+ *
+ * Lets others have the CPU first, if they wait for it.
+ *
+ * Context: The thread, with no lock held.
+ */
 bool ph_thread_should_stop(void);
 
 /** ph_thread_wake() - make ph_thread_wait() return. Any context, also hard irq. */
@@ -91,15 +109,16 @@ enum ph_attr {
 	PH_HIGH_WATERMARK_KB,
 	PH_LOW_WATERMARK_KB,
 	PH_BATCH_KB,
-	PH_REUSE_BUDGET_PERMILLE,
+	PH_HOLD_MS,
 	PH_HOST_GRANULE_KB,
 	PH_FLUSH_TIMEOUT_MS,
 	PH_FLUSH,
 	PH_STATUS,
 	PH_HINTED_KB,
 	PH_REHINTED_KB,
-	PH_REUSED_KB,
+	PH_OFFLINE_USED_KB,
 	PH_BACKLOG_KB,
+	PH_KEPT_KB,
 	PH_ISOLATED_KB,
 	PH_ISOLATED_PEAK_KB,
 	PH_REQUESTS,

@@ -69,7 +69,7 @@ PH_KNOB(min_order, PH_MIN_ORDER);
 PH_KNOB(high_watermark_kb, PH_HIGH_WATERMARK_KB);
 PH_KNOB(low_watermark_kb, PH_LOW_WATERMARK_KB);
 PH_KNOB(batch_kb, PH_BATCH_KB);
-PH_KNOB(reuse_budget_permille, PH_REUSE_BUDGET_PERMILLE);
+PH_KNOB(hold_ms, PH_HOLD_MS);
 PH_KNOB(host_granule_kb, PH_HOST_GRANULE_KB);
 PH_KNOB(flush_timeout_ms, PH_FLUSH_TIMEOUT_MS);
 PH_ATTR(flush, PH_FLUSH, 0200, NULL, ph_store);
@@ -77,8 +77,9 @@ PH_ATTR(status, PH_STATUS, 0444, ph_status_show, NULL);
 
 PH_STAT(hinted_kb, PH_HINTED_KB);
 PH_STAT(rehinted_kb, PH_REHINTED_KB);
-PH_STAT(reused_kb, PH_REUSED_KB);
+PH_STAT(offline_used_kb, PH_OFFLINE_USED_KB);
 PH_STAT(backlog_kb, PH_BACKLOG_KB);
+PH_STAT(kept_kb, PH_KEPT_KB);
 PH_STAT(isolated_kb, PH_ISOLATED_KB);
 PH_STAT(isolated_peak_kb, PH_ISOLATED_PEAK_KB);
 PH_STAT(requests, PH_REQUESTS);
@@ -94,7 +95,7 @@ static struct attribute *ph_attrs[] = {
 	&ph_attr_high_watermark_kb.attr.attr,
 	&ph_attr_low_watermark_kb.attr.attr,
 	&ph_attr_batch_kb.attr.attr,
-	&ph_attr_reuse_budget_permille.attr.attr,
+	&ph_attr_hold_ms.attr.attr,
 	&ph_attr_host_granule_kb.attr.attr,
 	&ph_attr_flush_timeout_ms.attr.attr,
 	&ph_attr_flush.attr.attr,
@@ -109,8 +110,9 @@ static const struct attribute_group ph_group = {
 static struct attribute *ph_stats_attrs[] = {
 	&ph_attr_hinted_kb.attr.attr,
 	&ph_attr_rehinted_kb.attr.attr,
-	&ph_attr_reused_kb.attr.attr,
+	&ph_attr_offline_used_kb.attr.attr,
 	&ph_attr_backlog_kb.attr.attr,
+	&ph_attr_kept_kb.attr.attr,
 	&ph_attr_isolated_kb.attr.attr,
 	&ph_attr_isolated_peak_kb.attr.attr,
 	&ph_attr_requests.attr.attr,

@@ -3,6 +3,7 @@
 #include <linux/err.h>
 #include <linux/freezer.h>
 #include <linux/kthread.h>
+#include <linux/sched.h>
 #include <linux/wait.h>
 
 #include "helpers.h"
@@ -61,6 +62,7 @@ void ph_thread_stop(void)
 
 bool ph_thread_should_stop(void)
 {
+	cond_resched();
 	return kthread_should_stop();
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 #include <linux/mmzone.h>
+#include <linux/nodemask.h>
 #include <linux/pageblock-flags.h>
 
 #include "helpers.h"
@@ -17,6 +18,27 @@ const char *ph_zone_name(const struct zone *zone)
 int ph_zone_node(const struct zone *zone)
 {
 	return zone_to_nid(zone);
+}
+
+unsigned int ph_zone_slot(const struct zone *zone)
+{
+	return zone_to_nid(zone) * MAX_NR_ZONES + zone_idx(zone);
+}
+
+unsigned int ph_zone_slots(void)
+{
+	return nr_node_ids * MAX_NR_ZONES;
+}
+
+unsigned long ph_zone_managed(const struct zone *zone)
+{
+	return zone_managed_pages(zone);
+}
+
+unsigned long ph_zone_offline_used(const struct zone *zone)
+{
+	/* Written under zone->lock, read for statistics. */
+	return data_race(zone->offline_used);
 }
 
 void ph_zone_area(const struct zone *zone, unsigned int order,

@@ -62,7 +62,7 @@ nothing_was_allocated() {
 
 # With the pacing, which has the price of reuse measured every other second, at first.
 is_paced_and_stops() {
-	set_knob reuse_budget_permille 10 && set_knob host_granule_kb 2048 && hints || return
+	set_knob hold_ms 1000 && set_knob host_granule_kb 2048 && hints || return
 	sleep 5
 	memhog -t $MIB && set_knob flush 1 && unload
 }

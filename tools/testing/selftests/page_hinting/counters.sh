@@ -42,10 +42,10 @@ test_compacted() {
 	exec 3> $fifo
 	wait_for "fragment 8 128" test -s $fifo.out && wait_settled && set_knob enabled 0 || return
 	before=$(moved)
-	reused=$(get stats/reused_kb)
+	reused=$(get stats/offline_used_kb)
 	echo 1 > /proc/sys/vm/compact_memory
 	before=$((($(moved) - before) * 4))
-	reused=$(($(get stats/reused_kb) - reused))
+	reused=$(($(get stats/offline_used_kb) - reused))
 	exec 3>&-
 	wait "$background"
 	background=

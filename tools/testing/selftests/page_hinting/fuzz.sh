@@ -43,7 +43,7 @@ random_setting() {
 	high_watermark_kb) choose 1 64 1024 16384 16384 1048576 4294967296 4294967297 ;;
 	low_watermark_kb) choose 0 0 4 1024 16383 16384 99999999 ;;
 	batch_kb) choose 4096 8192 65536 65536 4095 65537 ;;
-	reuse_budget_permille) choose 0 1 10 10 1000 1001 ;;
+	hold_ms) choose 0 1 1000 1000 60000 60001 ;;
 	host_granule_kb) choose 4 64 2048 2048 4096 3 8192 ;;
 	flush_timeout_ms) choose 1 10 1000 10000 0 3600001 ;;
 	*) choose 0 1 ;;

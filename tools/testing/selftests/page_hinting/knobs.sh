@@ -16,7 +16,7 @@ min_order         9     0     10
 high_watermark_kb 16384 1     4294967296
 low_watermark_kb  0     0     16383
 batch_kb          65536 4096  65536
-reuse_budget_permille 10 0    1000
+hold_ms           1000  0     60000
 host_granule_kb   2048  4     4096
 flush_timeout_ms  10000 1     3600000"
 

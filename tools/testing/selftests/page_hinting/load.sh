@@ -18,10 +18,10 @@ test_files_and_modes() {
 200 flush
 644 flush_timeout_ms
 644 high_watermark_kb
+644 hold_ms
 644 host_granule_kb
 644 low_watermark_kb
 644 min_order
-644 reuse_budget_permille
 755 stats
 444 status
 444 stats/ack_us_max
@@ -31,9 +31,10 @@ test_files_and_modes() {
 444 stats/hinted_kb
 444 stats/isolated_kb
 444 stats/isolated_peak_kb
+444 stats/kept_kb
+444 stats/offline_used_kb
 444 stats/rehinted_kb
 444 stats/requests
-444 stats/reused_kb
 444 stats/stalls
 444 stats/wakeups"
 }
