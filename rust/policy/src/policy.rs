@@ -11,8 +11,8 @@ pub const BATCH_KB_MAX: u64 = 64 * 1024;
 /// Least value of `batch_kb`: one block of the largest order with 4 KiB pages.
 pub const BATCH_KB_MIN: u64 = 4 * 1024;
 
-/// Largest `reuse_budget_permille`: all the time of one CPU.
-pub const REUSE_BUDGET_PERMILLE_MAX: u64 = 1000;
+/// Largest `hold_ms`: a minute.
+pub const HOLD_MS_MAX: u64 = 60_000;
 
 /// Largest `flush_timeout_ms`: an hour.
 pub const FLUSH_TIMEOUT_MS_MAX: u64 = 3_600_000;
@@ -25,15 +25,6 @@ pub const STALL_NS: u64 = 1_000_000_000;
 
 /// How often the thread looks whether the host has stalled, in milliseconds.
 pub const STALL_CHECK_MS: u32 = 250;
-
-/// How many measurements of the price of reuse are kept.
-pub const PROBES: usize = 3;
-
-/// The highest price, as a multiple of what is assumed where it was not measured.
-pub const PRICE_MAX: u64 = 16;
-
-/// The price is measured again after so long, in milliseconds, if it matters.
-pub const PROBE_MS: u32 = 10_000;
 
 /// How long the thread waits before it tries again in milliseconds, when somebody waits for what is
 /// out; or when somebody waits for a flush, and blocks could not be had or handed over.
@@ -58,7 +49,7 @@ pub const FOLLOW_UP_MS: u32 = 100;
 /// milliseconds: a guest that frees much all the time has use for them.
 pub const DRAIN_MS: u32 = 1000;
 
-/// The same while a cycle goes on, which uses what the lists hold.
+/// The same while memory is kept for a cycle, which uses what the lists hold.
 pub const DRAIN_BUSY_MS: u32 = 10_000;
 
 /// What was hinted since then that makes it worth it all the same, and sooner: such a part of the
@@ -68,6 +59,14 @@ pub const MUCH_KB: u64 = 64 * 1024;
 
 /// How soon, in milliseconds, after the last pass that found something.
 pub const DRAIN_SOON_MS: u32 = 20;
+
+/// For how long the host's word counts, in milliseconds: `hold_ms` is taken for 0 then.
+pub const ASKED_MS: u32 = 60_000;
+
+/// The least that is worth keeping, in KiB, unless the high watermark is less.
+///
+/// What wakes nobody is hinted every [`TRICKLE_MS`] at most: it can go on like that for ever.
+pub const WORTH_KB: u64 = 16 * 1024;
 
 /// A knob that takes a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,9 +81,9 @@ pub enum Knob {
     LowWatermarkKb,
     /// Most memory isolated or in flight: [`BATCH_KB_MIN`] to [`BATCH_KB_MAX`].
     BatchKb,
-    /// Share of one CPU's time that reuse of hinted memory may cost, in thousandths: 0 for no
-    /// limit, up to [`REUSE_BUDGET_PERMILLE_MAX`].
-    ReuseBudgetPermille,
+    /// For how long free memory that was used again within this time before is kept from the host:
+    /// 0 for never, up to [`HOLD_MS_MAX`].
+    HoldMs,
     /// Size of the pages that the host backs the guest with: a power of two, from a page to a
     /// block of the largest order.
     HostGranuleKb,
@@ -118,7 +117,7 @@ pub struct Knobs {
     high_watermark_kb: u64,
     low_watermark_kb: u64,
     batch_kb: u64,
-    reuse_budget_permille: u64,
+    hold_ms: u64,
     page_kb: u64,
     granule_order: u32,
     flush_timeout_ms: u64,
@@ -141,7 +140,7 @@ impl Knobs {
             high_watermark_kb: 16 * 1024,
             low_watermark_kb: 0,
             batch_kb: BATCH_KB_MAX,
-            reuse_budget_permille: 10,
+            hold_ms: 1000,
             page_kb,
             granule_order: Self::order_of(2048, page_kb, max_order),
             flush_timeout_ms: 10_000,
@@ -166,7 +165,7 @@ impl Knobs {
             Knob::HighWatermarkKb => self.high_watermark_kb,
             Knob::LowWatermarkKb => self.low_watermark_kb,
             Knob::BatchKb => self.batch_kb,
-            Knob::ReuseBudgetPermille => self.reuse_budget_permille,
+            Knob::HoldMs => self.hold_ms,
             Knob::HostGranuleKb => self.page_kb << self.granule_order,
             Knob::FlushTimeoutMs => self.flush_timeout_ms,
         }
@@ -180,7 +179,7 @@ impl Knobs {
             Knob::HighWatermarkKb => value > self.low_watermark_kb && value <= WATERMARK_KB_MAX,
             Knob::LowWatermarkKb => value < self.high_watermark_kb,
             Knob::BatchKb => (BATCH_KB_MIN..=BATCH_KB_MAX).contains(&value),
-            Knob::ReuseBudgetPermille => value <= REUSE_BUDGET_PERMILLE_MAX,
+            Knob::HoldMs => value <= HOLD_MS_MAX,
             Knob::HostGranuleKb => {
                 value.is_power_of_two()
                     && (self.page_kb..=self.page_kb << self.max_order).contains(&value)
@@ -198,13 +197,23 @@ impl Knobs {
             Knob::HighWatermarkKb => self.high_watermark_kb = value,
             Knob::LowWatermarkKb => self.low_watermark_kb = value,
             Knob::BatchKb => self.batch_kb = value,
-            Knob::ReuseBudgetPermille => self.reuse_budget_permille = value,
+            Knob::HoldMs => self.hold_ms = value,
             Knob::HostGranuleKb => {
                 self.granule_order = Self::order_of(value, self.page_kb, self.max_order)
             }
             Knob::FlushTimeoutMs => self.flush_timeout_ms = value,
         }
         Ok(self)
+    }
+
+    /// The value of a knob in KiB, as pages of the guest, rounded down.
+    pub fn pages(&self, knob: Knob) -> u64 {
+        self.get(knob) / self.page_kb
+    }
+
+    /// So many KiB, as pages of the guest, rounded down.
+    pub fn kb_to_pages(&self, kb: u64) -> u64 {
+        kb / self.page_kb
     }
 
     /// Whether to hint at all.
@@ -215,6 +224,11 @@ impl Knobs {
     /// Lowest order hinted.
     pub fn min_order(&self) -> u32 {
         self.min_order
+    }
+
+    /// The largest order of the buddy allocator.
+    pub fn max_order(&self) -> u32 {
+        self.max_order
     }
 
     /// The order of a host's page, as `host_granule_kb` has it.
@@ -236,6 +250,14 @@ impl Unhinted {
     /// Their size in pages.
     pub fn pages(self) -> u64 {
         self.blocks.saturating_mul(1 << self.order)
+    }
+
+    /// Those of them that so many pages have room for.
+    pub fn up_to(self, pages: u64) -> Self {
+        Self {
+            blocks: self.blocks.min(pages >> self.order),
+            ..self
+        }
     }
 
     /// Whether they are enough to begin hinting.
@@ -312,25 +334,4 @@ pub fn request_ranges(capacity: u32, room: u32) -> u32 {
 /// Whether a host that has had a request for `ns` nanoseconds is stalled.
 pub fn is_stalled(ns: u64) -> bool {
     ns >= STALL_NS
-}
-
-/// What it costs to bring a granule of that order back, in nanoseconds: the median of what was
-/// measured, and of two the lesser, as each is a difference of two times which an interruption may
-/// make as well larger as zero; but no more than [`PRICE_MAX`] times what is assumed, as a host that
-/// is short of memory should not be told less for it.
-///
-/// Where nothing was, a fault of 1 us and half a microsecond for each page of the granule: 257 us
-/// for 2 MiB, which is about what a host takes to clear them.
-pub fn price_ns(probes: &[Option<u64>], order: u32) -> u64 {
-    let assumed = 1000u64.saturating_add(500u64.saturating_mul(1 << order.min(32)));
-    let measured = || probes.iter().flatten().copied();
-    let rank = measured().count().saturating_sub(1) / 2;
-    let median = measured().find(|ns| {
-        let less = measured().filter(|other| other < ns).count();
-        let no_more = measured().filter(|other| other <= ns).count();
-
-        (less..no_more).contains(&rank)
-    });
-
-    median.map_or(assumed, |ns| ns.min(assumed.saturating_mul(PRICE_MAX)))
 }

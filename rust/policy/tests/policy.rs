@@ -11,7 +11,7 @@ const KNOBS: [Knob; 8] = [
     Knob::HighWatermarkKb,
     Knob::LowWatermarkKb,
     Knob::BatchKb,
-    Knob::ReuseBudgetPermille,
+    Knob::HoldMs,
     Knob::HostGranuleKb,
     Knob::FlushTimeoutMs,
 ];
@@ -29,7 +29,7 @@ fn defaults_are_what_the_abi_says() {
     assert_eq!(k.get(Knob::HighWatermarkKb), 16384);
     assert_eq!(k.get(Knob::LowWatermarkKb), 0);
     assert_eq!(k.get(Knob::BatchKb), 65536);
-    assert_eq!(k.get(Knob::ReuseBudgetPermille), 10);
+    assert_eq!(k.get(Knob::HoldMs), 1000);
     assert_eq!(k.get(Knob::HostGranuleKb), 2048);
     assert_eq!(k.granule_order(), 9);
     assert_eq!(k.get(Knob::FlushTimeoutMs), 10_000);
@@ -74,7 +74,7 @@ fn ranges_end_where_the_abi_says() {
             vec![BATCH_KB_MIN, BATCH_KB_MAX],
             vec![0, BATCH_KB_MIN - 1, BATCH_KB_MAX + 1],
         ),
-        (Knob::ReuseBudgetPermille, vec![0, 1000], vec![1001]),
+        (Knob::HoldMs, vec![0, 60_000], vec![60_001, u64::MAX]),
         (
             Knob::HostGranuleKb,
             vec![4, 64, 4096],
@@ -160,22 +160,6 @@ fn the_queue_holds_several_requests() {
 fn a_second_without_an_answer_is_a_stall() {
     assert!(!is_stalled(999_999_999));
     assert!(is_stalled(1_000_000_000));
-}
-
-#[test]
-fn the_price_is_the_median_of_what_was_measured() {
-    assert_eq!(price_ns(&[None; PROBES], 9), 257_000);
-    assert_eq!(price_ns(&[None; PROBES], 0), 1_500);
-    assert_eq!(price_ns(&[None, Some(7), Some(5)], 9), 5);
-    // A host that is short of memory.
-    assert_eq!(price_ns(&[Some(50_000_000); PROBES], 9), 16 * 257_000);
-    // An interruption in either of its two parts changes it only if it happens twice.
-    assert_eq!(price_ns(&[Some(900), Some(0), Some(800)], 9), 800);
-    assert_eq!(price_ns(&[Some(700), Some(900), Some(1_000_000)], 9), 900);
-    assert_eq!(price_ns(&[Some(900); PROBES], 9), 900);
-    // A host that ignores hints.
-    assert_eq!(price_ns(&[Some(0), Some(0), Some(800)], 9), 0);
-    assert_eq!(price_ns(&[None, None, Some(6)], 9), 6);
 }
 
 proptest! {

@@ -1,0 +1,762 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the hinting thread does next, as a state machine: inputs in, an [`Action`] out.
+//!
+//! The thread asks [`Machine::next`] what to do, does it, reports what came of it where an action
+//! says so, and asks again. A *turn* begins when the thread wakes up: it looks at all zones, and
+//! begins a *pass* if there is something to hint. A pass hands over one request after the other
+//! until there is nothing left, and may go on for several turns, as the host's answers allow.
+//!
+//! No kernel types, no allocation. Sizes are in pages, times in nanoseconds unless the name says
+//! milliseconds. Arithmetic saturates.
+
+use core::ops::DerefMut;
+
+use crate::{
+    levels::{
+        Levels,
+        Look,
+        Terms, //
+    },
+    policy::{
+        self,
+        Knob,
+        Knobs,
+        Unhinted,
+        ZoneRoom, //
+    },
+};
+
+/// What the thread is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Tell the core which blocks wake the thread.
+    Watermark(Watermark),
+    /// Have those blocks wake the thread again.
+    Rearm,
+    /// Put what the per-CPU lists hold on the free lists.
+    Drain,
+    /// Call [`Machine::look`] for each zone.
+    Look,
+    /// Fill a request from zone after zone with what [`Machine::share`] allows, hand it over, and
+    /// call [`Machine::requested`].
+    Request,
+    /// A pass is over: tell those who wait for that.
+    Passed,
+    /// A flush and those before it are over: done, or not to be had as there is no device.
+    Flushed { flush: u64, done: bool },
+    /// Sleep until woken, or until so many milliseconds have passed.
+    Sleep { ms: u32 },
+}
+
+/// When the core wakes the thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watermark {
+    Never,
+    /// When the unhinted blocks of an order from this up reach so many pages in a zone.
+    Blocks { min_order: u32, pages: u64 },
+}
+
+/// What came of [`Action::Request`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The host has got so many pages.
+    Submitted { pages: u64 },
+    /// The host has all that it may have at a time; there may be more when it has answered.
+    Full,
+    /// Nothing could be taken, and the host has nothing.
+    Nothing,
+    /// There is no device, or it took no more. What was taken for it is back on the free lists.
+    Failed,
+    /// The same, as somebody waits for what is out. That is over soon.
+    Held,
+}
+
+/// What the thread knows when it asks what to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Input {
+    /// The time, of a monotonic clock.
+    pub now_ns: u64,
+    pub knobs: Knobs,
+    pub device: Option<Device>,
+    /// The latest flush that somebody waits for.
+    pub flush: Option<u64>,
+    /// How often the host has asked for memory, ever; may wrap.
+    pub asks: u64,
+}
+
+/// The reporting device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Lowest order that it takes.
+    pub min_order: u32,
+    /// Whether the host has something to acknowledge.
+    pub in_flight: bool,
+}
+
+/// What the thread sees of a zone for [`Action::Look`], read under one hold of its lock.
+#[derive(Clone, Copy, Debug)]
+pub struct ZoneView<'a> {
+    pub room: ZoneRoom,
+    /// Blocks that are not Offline, by order.
+    pub unhinted: &'a [usize],
+    /// As in [`Look`].
+    pub eligible: u64,
+    pub eligible_low: u64,
+    pub unhinted_low: u64,
+    pub offline_used: u64,
+}
+
+/// The state of a zone.
+#[derive(Clone, Debug)]
+pub struct Zone<W> {
+    levels: Levels<W>,
+    /// Pages that may still be taken, by the last look.
+    spare: u64,
+}
+
+impl<W: DerefMut<Target = [u64]>> Zone<W> {
+    /// A zone that nobody has looked at. [`crate::levels::words`] says how many words it needs.
+    pub fn new(words: W) -> Self {
+        Self {
+            levels: Levels::new(words),
+            spare: 0,
+        }
+    }
+}
+
+/// What the machine does within a turn, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Begin,
+    Rearm,
+    Drain,
+    Look,
+    Decide,
+    Request,
+    /// The pass is over.
+    Passed(End),
+    Sleep { most_ms: u32 },
+}
+
+/// What is left to do of a pass that is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct End {
+    /// The flush that has ended with it.
+    flush: Option<u64>,
+    /// Whether anybody is to hear of it.
+    news: bool,
+    next: Next,
+}
+
+/// What comes after a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// A turn at once: what was freed meanwhile did not wake the thread.
+    Turn,
+    /// A turn a little later.
+    Retry,
+}
+
+/// Why a turn looks for blocks that the watermark does not tell of, or that may still merge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// It does not: the watermark, the host's answer or a writer woke the thread.
+    Woken,
+    /// Memory is kept, and some of it may be due.
+    Kept,
+    /// It is time to look for the rest.
+    Rest,
+    /// It is time to look for blocks that waited for others to merge with: more may be on the way.
+    Deferred,
+}
+
+/// Which blocks a pass takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    /// Those of the largest order, which can't merge any more.
+    Largest,
+    All,
+}
+
+/// Whether blocks are being handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    Idle,
+    Running {
+        scope: Scope,
+        /// The watermark started this pass, directly or through smaller blocks that waited.
+        by_watermark: bool,
+        /// Something was handed over.
+        found: bool,
+    },
+}
+
+/// Whether the watermark is to wake the thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Watch {
+    Armed,
+    /// Not until the follow-up: enough is there in smaller blocks, which wait for that.
+    Deferred,
+    /// Not until the periodic look: the watermark is reached, but nothing can be taken.
+    Futile,
+}
+
+/// What the last look at all zones has found.
+#[derive(Clone, Copy, Debug, Default)]
+struct Found {
+    managed: u64,
+    /// Pages that are kept: in all zones, and the most in one.
+    kept: u64,
+    kept_most: u64,
+    /// In how many nanoseconds to look again for what is kept.
+    again_ns: Option<u64>,
+    /// An area reaches the watermark, whether its zone can spare a block or not.
+    reached: bool,
+    /// An area that may be taken from does; with blocks of the largest order alone.
+    due: bool,
+    due_largest: bool,
+    /// An area has more than is left alone.
+    left: bool,
+}
+
+/// What is to be hinted in this turn.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    /// Most pages isolated or in flight.
+    batch: u64,
+    /// What is left alone of each free area, and what is enough to begin.
+    low: u64,
+    high: u64,
+    min_order: u32,
+    /// The largest order, or the largest that fits into a batch.
+    largest: u32,
+    /// What makes it worth it to drain the lists again, in any guest.
+    much: u64,
+    terms: Terms,
+    flush: Option<u64>,
+}
+
+/// The machine. `Z` has a [`Zone`] for each zone that there may be.
+#[derive(Debug)]
+pub struct Machine<Z> {
+    zones: Z,
+    step: Step,
+    cause: Cause,
+    plan: Option<Plan>,
+    pass: Pass,
+    watch: Watch,
+    watermark: Option<Watermark>,
+    found: Found,
+    /// When it last looked for what is below the watermark.
+    looked_ns: u64,
+    /// When to look for a rest of what the watermark has told.
+    follow_up_ns: Option<u64>,
+    /// The same, soon after the last pass of much.
+    soon_ns: Option<u64>,
+    /// When to look again for what is kept, and when something was kept last.
+    look_ns: Option<u64>,
+    kept_ns: Option<u64>,
+    /// Pages handed to the host.
+    submitted: u64,
+    /// When the per-CPU lists were drained last to follow up, and what had been handed over then.
+    drained: Option<(u64, u64)>,
+    asks: u64,
+    asked_ns: Option<u64>,
+}
+
+impl<W, Z> Machine<Z>
+where
+    W: DerefMut<Target = [u64]>,
+    Z: DerefMut<Target = [Zone<W>]>,
+{
+    /// Begins. `asks` is how often the host has asked for memory until now.
+    pub fn new(zones: Z, now_ns: u64, asks: u64) -> Self {
+        Self {
+            zones,
+            step: Step::Begin,
+            cause: Cause::Woken,
+            plan: None,
+            pass: Pass::Idle,
+            watch: Watch::Armed,
+            watermark: None,
+            found: Found::default(),
+            looked_ns: now_ns,
+            follow_up_ns: None,
+            soon_ns: None,
+            look_ns: None,
+            kept_ns: None,
+            submitted: 0,
+            drained: None,
+            asks,
+            asked_ns: None,
+        }
+    }
+
+    /// Pages that are kept, by the last look.
+    pub fn kept(&self) -> u64 {
+        self.found.kept
+    }
+
+    /// What to do next.
+    pub fn next(&mut self, input: &Input) -> Action {
+        loop {
+            let action = match self.step {
+                Step::Begin => self.begin(input),
+                Step::Rearm => self.rearm(),
+                Step::Drain => self.drain(input),
+                Step::Look => {
+                    self.found = Found::default();
+                    self.step = Step::Decide;
+                    Some(Action::Look)
+                }
+                Step::Decide => {
+                    self.decide(input);
+                    None
+                }
+                Step::Request => Some(Action::Request),
+                Step::Passed(end) => self.passed(end),
+                Step::Sleep { most_ms } => self.sleep(input, most_ms),
+            };
+            if let Some(action) = action {
+                return action;
+            }
+        }
+    }
+
+    /// Begins a turn: why, and with which plan.
+    fn begin(&mut self, input: &Input) -> Option<Action> {
+        self.hear(input);
+        let Some(device) = input.device else {
+            self.stop();
+            // Nobody asks for it again.
+            return input
+                .flush
+                .map(|flush| Action::Flushed { flush, done: false })
+                .inspect(|_| self.step = Step::Begin);
+        };
+        if !input.knobs.enabled() && input.flush.is_none() {
+            self.stop();
+            return None;
+        }
+
+        self.plan = Some(self.plan(input, &device));
+        self.cause = self.cause(input.now_ns);
+        self.step = Step::Rearm;
+        None
+    }
+
+    /// Takes in whether the host has asked for memory.
+    fn hear(&mut self, input: &Input) {
+        if input.asks != self.asks {
+            self.asks = input.asks;
+            self.asked_ns = Some(input.now_ns);
+            self.look_ns = Some(input.now_ns);
+        }
+        let over = |at: u64| input.now_ns.saturating_sub(at) >= ms(policy::ASKED_MS);
+        self.asked_ns = self.asked_ns.filter(|at| !over(*at));
+    }
+
+    /// Nothing is hinted. What happens meanwhile is no news to the pacing.
+    fn stop(&mut self) {
+        self.zones.iter_mut().for_each(|zone| {
+            zone.levels.forget();
+            zone.spare = 0;
+        });
+        self.plan = None;
+        self.pass = Pass::Idle;
+        self.found = Found::default();
+        self.follow_up_ns = None;
+        self.soon_ns = None;
+        self.look_ns = None;
+        self.kept_ns = None;
+        self.step = Step::Rearm;
+    }
+
+    fn plan(&self, input: &Input, device: &Device) -> Plan {
+        let knobs = &input.knobs;
+        let batch = knobs.pages(Knob::BatchKb);
+        let high = knobs.pages(Knob::HighWatermarkKb);
+        let min_order = knobs.min_order().max(device.min_order);
+        let hold_ms = match self.asked_ns {
+            Some(_) => 0,
+            None => knobs.get(Knob::HoldMs),
+        };
+
+        Plan {
+            batch,
+            low: match input.flush {
+                Some(_) => 0,
+                None => knobs.pages(Knob::LowWatermarkKb),
+            },
+            high,
+            min_order,
+            largest: batch.max(1).ilog2().min(knobs.max_order()).max(min_order),
+            terms: Terms {
+                hold_ns: hold_ms.saturating_mul(NS_PER_MS),
+                min_order,
+                granule_pages: 1 << knobs.granule_order(),
+                worth_pages: high.min(knobs.kb_to_pages(policy::WORTH_KB)),
+            },
+            much: knobs.kb_to_pages(policy::MUCH_KB),
+            flush: input.flush,
+        }
+    }
+
+    /// Why this turn is, and what ends with it.
+    fn cause(&mut self, now_ns: u64) -> Cause {
+        let due = |at: Option<u64>| at.is_some_and(|at| at <= now_ns);
+        let follows = due(self.follow_up_ns) || due(self.soon_ns);
+        let rested = now_ns.saturating_sub(self.looked_ns) >= ms(policy::TRICKLE_MS);
+        let deferred = self.watch == Watch::Deferred;
+
+        if follows {
+            // Taken, so that it does not go on by itself for ever.
+            self.follow_up_ns = None;
+            self.soon_ns = None;
+            // What goes on has not come to an end, as more and more is freed or the host is slow.
+            if let Pass::Running { scope, .. } = &mut self.pass {
+                *scope = Scope::All;
+            }
+        }
+        if (rested && self.watch == Watch::Futile) || (deferred && self.follow_up_ns.is_none()) {
+            self.watch = Watch::Armed;
+        }
+
+        if follows && deferred {
+            Cause::Deferred
+        } else if follows || rested {
+            Cause::Rest
+        } else if due(self.look_ns) {
+            Cause::Kept
+        } else {
+            Cause::Woken
+        }
+    }
+
+    /// Has what is freed from now on wake the thread. Not during a pass, which the host's answers
+    /// drive.
+    fn rearm(&mut self) -> Option<Action> {
+        let watermark = self.wanted_watermark();
+
+        if self.watermark != Some(watermark) {
+            self.watermark = Some(watermark);
+            return Some(Action::Watermark(watermark));
+        }
+        if self.plan.is_none() {
+            self.step = Step::Sleep {
+                most_ms: policy::TRICKLE_MS,
+            };
+            return None;
+        }
+        self.step = if self.pass == Pass::Idle && matches!(self.cause, Cause::Rest) {
+            Step::Drain
+        } else {
+            Step::Look
+        };
+        (self.pass == Pass::Idle && self.watch == Watch::Armed).then_some(Action::Rearm)
+    }
+
+    /// Drains the per-CPU lists: what they hold is free, and at rest nobody needs it there. To
+    /// follow up, if they were a moment ago, a moment later.
+    fn drain(&mut self, input: &Input) -> Option<Action> {
+        let rested = input.now_ns.saturating_sub(self.looked_ns) >= ms(policy::TRICKLE_MS);
+        let busy = self.is_busy(input.now_ns);
+        let wait_ns = match (busy, rested) {
+            (true, _) => ms(policy::DRAIN_BUSY_MS),
+            (false, true) => 0,
+            (false, false) => ms(policy::DRAIN_MS),
+        };
+        let due_ns = self.drained.map_or(0, |(at, _)| at.saturating_add(wait_ns));
+
+        self.step = Step::Look;
+        if rested {
+            self.looked_ns = input.now_ns;
+        }
+        if input.now_ns >= due_ns || (!busy && self.is_much()) {
+            // One at rest is no reason to leave aside what comes next.
+            if busy || !rested {
+                self.drained = Some((input.now_ns, self.submitted));
+            }
+            return Some(Action::Drain);
+        }
+        if !busy {
+            self.follow_up_at(due_ns);
+        }
+        None
+    }
+
+    /// Whether memory is kept, or was a moment ago: a cycle goes on.
+    fn is_busy(&self, now_ns: u64) -> bool {
+        let hold_ns = self.plan.map_or(0, |plan| plan.terms.hold_ns);
+
+        self.kept_ns
+            .is_some_and(|at| now_ns.saturating_sub(at) < hold_ns)
+    }
+
+    /// Whether so much was handed over since the lists were drained that it is worth it in any case.
+    fn is_much(&self) -> bool {
+        let (_, submitted) = self.drained.unwrap_or_default();
+        let much = self.plan.map_or(u64::MAX, |plan| plan.much);
+        let much = much.max(self.found.managed / policy::MUCH_PART);
+
+        self.submitted.saturating_sub(submitted) >= much
+    }
+
+    /// Has it look for a rest at that time, if it is not to sooner.
+    fn follow_up_at(&mut self, at_ns: u64) {
+        self.follow_up_ns = Some(self.follow_up_ns.map_or(at_ns, |at| at.min(at_ns)));
+    }
+
+    /// For [`Action::Look`]: takes in what there is of a zone. `zone` is its number in `Z`.
+    pub fn look(&mut self, zone: usize, view: &ZoneView<'_>, now_ns: u64) {
+        let (Some(plan), Some(zone)) = (self.plan, self.zones.get_mut(zone)) else {
+            return;
+        };
+        let areas = areas(view.unhinted, plan.min_order);
+        let fits = |area: &Unhinted| view.room.fits(plan.batch, area.order);
+        let backlog = areas.clone().filter(fits).map(Unhinted::pages);
+        let look = Look {
+            now_ns,
+            managed: view.room.managed,
+            eligible: view.eligible,
+            eligible_low: view.eligible_low,
+            backlog: backlog.fold(0, u64::saturating_add),
+            unhinted_low: view.unhinted_low,
+            offline_used: view.offline_used,
+        };
+        let decision = zone.levels.look(&look, &plan.terms);
+        let found = &mut self.found;
+
+        zone.spare = match plan.flush {
+            Some(_) => u64::MAX,
+            None => decision.pages,
+        };
+        found.managed = found.managed.saturating_add(look.managed);
+        found.kept = found.kept.saturating_add(decision.kept);
+        found.kept_most = found.kept_most.max(decision.kept);
+        if decision.again_ns != u64::MAX {
+            let again_ns = found.again_ns.unwrap_or(u64::MAX);
+            found.again_ns = Some(again_ns.min(decision.again_ns));
+        }
+        for area in areas {
+            let spare = area.up_to(zone.spare);
+            let can_go = fits(&area) && area.exceeds(plan.low) && spare.blocks != 0;
+            let due = can_go && spare.reaches(plan.high);
+
+            found.reached |= area.reaches(plan.high.saturating_add(decision.kept));
+            found.left |= can_go;
+            found.due |= due;
+            found.due_largest |= due && area.order >= plan.largest;
+        }
+    }
+
+    /// Begins a pass if it is time to: for the largest blocks if the watermark says so, for all if
+    /// this turn's cause does.
+    fn decide(&mut self, input: &Input) {
+        let found = self.found;
+        let flush = self.plan.and_then(|plan| plan.flush);
+
+        self.look_ns = found
+            .again_ns
+            .map(|again_ns| input.now_ns.saturating_add(again_ns));
+        if found.kept != 0 {
+            self.kept_ns = Some(input.now_ns);
+        }
+        if self.pass == Pass::Idle {
+            let all = flush.is_some() || (self.cause != Cause::Woken && found.left);
+            let due = found.due && self.watch != Watch::Futile;
+
+            self.pass = match (all, due && found.due_largest) {
+                (false, false) => Pass::Idle,
+                (all, _) => Pass::Running {
+                    scope: if all { Scope::All } else { Scope::Largest },
+                    by_watermark: !all || self.cause == Cause::Deferred,
+                    found: false,
+                },
+            };
+            let idle = self.pass == Pass::Idle;
+            self.watch = match self.watch {
+                Watch::Futile => Watch::Futile,
+                _ if idle && due => Watch::Deferred,
+                // Each free would find the same.
+                _ if idle && found.reached => Watch::Futile,
+                _ => Watch::Armed,
+            };
+            if self.watch == Watch::Deferred || (!idle && !all) {
+                self.follow_up_at(input.now_ns.saturating_add(ms(policy::FOLLOW_UP_MS)));
+            }
+        }
+        self.step = match self.pass {
+            Pass::Idle => Step::Sleep {
+                most_ms: policy::TRICKLE_MS,
+            },
+            Pass::Running { .. } => Step::Request,
+        };
+    }
+
+    /// For [`Action::Request`]: the lowest order to take. Higher orders come first.
+    pub fn lowest_order(&self) -> u32 {
+        match (self.plan, self.pass) {
+            (Some(plan), Pass::Running { scope, .. }) => match (scope, plan.flush) {
+                (Scope::Largest, None) => plan.largest,
+                _ => plan.min_order,
+            },
+            _ => u32::MAX,
+        }
+    }
+
+    /// For [`Action::Request`]: how many pages may be taken from an area of a zone now, with
+    /// `isolated` pages out of all zones together. What is taken is to be told to [`Self::took`].
+    pub fn share(&self, zone: usize, area: Unhinted, room: &ZoneRoom, isolated: u64) -> u64 {
+        let (Some(plan), Some(zone)) = (self.plan, self.zones.get(zone)) else {
+            return 0;
+        };
+        if !area.exceeds(plan.low) {
+            return 0;
+        }
+        room.budget(plan.batch, isolated)
+            .min(area.pages().saturating_sub(plan.low))
+            .min(zone.spare)
+    }
+
+    /// So many pages were taken from a zone.
+    pub fn took(&mut self, zone: usize, pages: u64) {
+        if let Some(zone) = self.zones.get_mut(zone) {
+            zone.spare = zone.spare.saturating_sub(pages);
+        }
+    }
+
+    /// For [`Action::Request`]: what came of it. True if it is the first of a pass that was handed
+    /// over.
+    pub fn requested(&mut self, outcome: Outcome, now_ns: u64) -> bool {
+        let Pass::Running { found, .. } = &mut self.pass else {
+            return false;
+        };
+        let flush = self.plan.and_then(|plan| plan.flush);
+
+        match outcome {
+            Outcome::Submitted { pages } => {
+                self.submitted = self.submitted.saturating_add(pages);
+                return !core::mem::replace(found, true);
+            }
+            Outcome::Full => {
+                self.step = Step::Sleep {
+                    most_ms: policy::TRICKLE_MS,
+                }
+            }
+            Outcome::Nothing => self.end(now_ns, outcome, flush, Next::Turn),
+            Outcome::Failed if flush.is_none() => self.end(now_ns, outcome, None, Next::Turn),
+            Outcome::Failed | Outcome::Held => self.end(now_ns, outcome, None, Next::Retry),
+        }
+        false
+    }
+
+    /// Ends the pass.
+    fn end(&mut self, now_ns: u64, outcome: Outcome, flush: Option<u64>, next: Next) {
+        let Pass::Running { by_watermark, found, .. } = self.pass else {
+            return;
+        };
+        let flushes = self.plan.is_some_and(|plan| plan.flush.is_some());
+
+        self.pass = Pass::Idle;
+        if found {
+            self.watch = Watch::Armed;
+        } else if self.found.due && outcome != Outcome::Held {
+            // To be woken again would be no use.
+            self.watch = Watch::Futile;
+        }
+        if found && by_watermark {
+            self.follow_up_at(now_ns.saturating_add(ms(policy::FOLLOW_UP_MS)));
+        }
+        if found && !self.is_busy(now_ns) && self.is_much() {
+            self.soon_ns = Some(now_ns.saturating_add(ms(policy::DRAIN_SOON_MS)));
+        }
+        if found || flushes {
+            self.looked_ns = now_ns;
+        }
+        self.step = Step::Passed(End {
+            flush,
+            news: found || flushes,
+            next,
+        });
+    }
+
+    /// Tells of a pass that is over, one thing after the other.
+    fn passed(&mut self, end: End) -> Option<Action> {
+        if end.news {
+            self.step = Step::Passed(End { news: false, ..end });
+            return Some(Action::Passed);
+        }
+        if let Some(flush) = end.flush {
+            self.step = Step::Passed(End { flush: None, ..end });
+            return Some(Action::Flushed { flush, done: true });
+        }
+        self.step = match end.next {
+            Next::Turn => Step::Begin,
+            Next::Retry => Step::Sleep {
+                most_ms: policy::RETRY_MS,
+            },
+        };
+        None
+    }
+
+    /// The blocks that are to wake the thread. Not those that are kept, or each free would; in
+    /// steps, so that it seldom changes.
+    fn wanted_watermark(&self) -> Watermark {
+        self.plan.map_or(Watermark::Never, |plan| {
+            let step = plan.terms.worth_pages.max(1);
+
+            Watermark::Blocks {
+                min_order: plan.min_order,
+                pages: self
+                    .found
+                    .kept_most
+                    .div_ceil(step)
+                    .saturating_mul(step)
+                    .saturating_add(plan.high),
+            }
+        })
+    }
+
+    /// Ends the turn.
+    fn sleep(&mut self, input: &Input, most_ms: u32) -> Option<Action> {
+        if self.watermark != Some(self.wanted_watermark()) {
+            // What was freed since the look may be enough by now.
+            self.cause = Cause::Woken;
+            self.step = Step::Rearm;
+            return None;
+        }
+        self.step = Step::Begin;
+
+        let in_flight = input.device.is_some_and(|device| device.in_flight);
+        let check_ms = if in_flight { policy::STALL_CHECK_MS } else { most_ms };
+        let timers = [self.follow_up_ns, self.soon_ns, self.look_ns];
+        let left_ms = timers.into_iter().flatten().map(|at_ns| {
+            let left_ms = at_ns.saturating_sub(input.now_ns).div_ceil(NS_PER_MS);
+            u32::try_from(left_ms).unwrap_or(u32::MAX).max(1)
+        });
+        Some(Action::Sleep {
+            ms: left_ms.fold(most_ms.min(check_ms), u32::min),
+        })
+    }
+}
+
+const NS_PER_MS: u64 = 1_000_000;
+
+fn ms(ms: u32) -> u64 {
+    u64::from(ms).saturating_mul(NS_PER_MS)
+}
+
+/// The areas of a zone by the number of its unhinted blocks of each order, highest order first.
+fn areas(unhinted: &[usize], min_order: u32) -> impl Iterator<Item = Unhinted> + Clone + '_ {
+    let areas = unhinted.iter().enumerate().rev();
+
+    areas
+        .map(|(order, blocks)| Unhinted {
+            blocks: *blocks as u64,
+            // CAST: There are few orders.
+            order: order as u32,
+        })
+        .take_while(move |area| area.order >= min_order)
+}
