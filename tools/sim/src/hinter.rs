@@ -3,7 +3,7 @@
 //! Who hints: the module with its policy, and a model of mm/page_reporting.
 
 use crate::guest::{Host, MS};
-use crate::memory::{GRANULE_KB, GRANULE_PAGES, Memory, mib};
+use crate::memory::{GRANULE_KB, GRANULE_PAGES, Memory};
 use page_hinting_policy::levels;
 use page_hinting_policy::machine::{Action, Device, Input, Machine, Outcome, Watermark, Zone, ZoneView};
 use page_hinting_policy::{Knob, Knobs, Unhinted, ZoneRoom};
@@ -113,10 +113,12 @@ impl Module {
         let mut taken = 0;
 
         for i in 0..memory.zones.len() {
-            for area in self.machine.areas(&Self::unhinted(memory, i)) {
+            for order in (self.machine.lowest_order()..=MAX_ORDER as u32).rev() {
+                let blocks = Self::unhinted(memory, i)[order as usize] as u64;
+                let area = Unhinted { blocks, order };
                 let isolated = memory.isolated() * GRANULE_PAGES;
                 let share = self.machine.share(i, area, &Self::room(memory, i), isolated);
-                let block = 1 << area.order;
+                let block = 1 << order;
                 let granules = memory.isolate(i, share / block * block / GRANULE_PAGES);
 
                 self.machine.took(i, granules * GRANULE_PAGES);

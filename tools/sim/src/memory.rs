@@ -92,10 +92,6 @@ impl Memory {
         self.sum(|zone| zone.unhinted + zone.isolated)
     }
 
-    pub fn free(&self) -> u64 {
-        self.sum(Zone::free)
-    }
-
     pub fn used(&self) -> u64 {
         self.sum(|zone| zone.used)
     }
@@ -186,7 +182,7 @@ mod tests {
         memory.release(1, 6);
         memory.restart_lows(0);
         assert_eq!((memory.zones[0].free_low, memory.zones[0].unhinted_low), (20, 3));
-        assert_eq!(memory.free() + memory.used(), 30);
+        assert_eq!(memory.sum(Zone::free) + memory.used(), 30);
     }
 
     #[test]

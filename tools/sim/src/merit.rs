@@ -144,3 +144,38 @@ pub fn summary_table(rows: &[Row]) -> String {
     }
     text + "\n"
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load;
+
+    #[test]
+    fn the_module_is_near_the_optimum() {
+        for host in [Host::KVM, Host::TCG] {
+            let loads = load::all(&host, 1);
+            for (bypass, mean_max, worst_max) in [(0, 1.2, 2.5), (50, 1.6, 5.0)] {
+                let rows = compare(&host, &loads, &[Kind::DEFAULT], bypass);
+                let (n, mean, worst) = summary(&rows, &Kind::DEFAULT.name(), 1);
+
+                assert_eq!(n, 28);
+                assert!(
+                    mean <= mean_max && worst <= worst_max,
+                    "{}, {bypass} permille: {mean:.3} ({worst:.2})",
+                    host.name
+                );
+            }
+        }
+    }
+
+    /// What the incumbent costs, so that a fault of the model is not taken for a merit.
+    #[test]
+    fn page_reporting_costs_twice_the_optimum() {
+        let loads = load::all(&Host::KVM, 1);
+        let kind = Kind::Reporting(2000);
+        let rows = compare(&Host::KVM, &loads, &[kind], 0);
+        let (_, mean, worst) = summary(&rows, &kind.name(), 1);
+
+        assert!((2.0..2.6).contains(&mean) && worst > 5.0, "{mean:.2} ({worst:.2})");
+    }
+}

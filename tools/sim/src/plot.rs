@@ -102,7 +102,7 @@ fn loads(area: &Area<'_>, rows: &[Row], hinters: &[&str], top: f64) -> Result<()
         let (x, y) = chart.backend_coord(&(x, 0.9));
         let (_, mean_y) = chart.backend_coord(&(0.0, mean));
         let (x0, y0) = area.get_base_pixel();
-        let mut text = |text: &str, x: i32, y: i32, size: i32| {
+        let text = |text: &str, x: i32, y: i32, size: i32| {
             let style = (FONT, size).into_font().color(&INK);
             let style = style.pos(Pos::new(HPos::Center, VPos::Center));
             area.draw(&Text::new(text.to_owned(), (x - x0, y - y0), style))
@@ -150,8 +150,8 @@ fn means(area: &Area<'_>, rows: &[Row], hinters: &[&str]) -> Result<()> {
 }
 
 /// Writes the names of the series into the upper left corner.
-fn legend<X: Ranged, Y: Ranged>(
-    chart: &mut ChartContext<'_, BitMapBackend<'_>, Cartesian2d<X, Y>>,
+fn legend<'a, X: Ranged, Y: Ranged>(
+    chart: &mut ChartContext<'a, BitMapBackend<'a>, Cartesian2d<X, Y>>,
 ) -> Result<()> {
     chart
         .configure_series_labels()
