@@ -111,7 +111,7 @@ mod tests {
     const HOST: Host = Host::KVM;
 
     /// Three times the optimum where `hold` is what memory is worth; 4 times if it is twice that,
-    /// and 5 if it is half. A sixteenth more, as parts of `hold` are told apart, no less.
+    /// and 5 if it is half. `hold` is a sixteenth longer at most, as that is how it is divided.
     #[test]
     fn no_pattern_is_beyond_the_bound() {
         for (hold_ms, worth, bound) in [(1000, 1, 3.0), (2000, 1, 4.0), (1000, 2, 5.0)] {
@@ -135,19 +135,19 @@ mod tests {
         assert!((2.7..=3.0 * 17.0 / 16.0).contains(&ratio), "{ratio}");
     }
 
-    /// The fuse's worst case: every allocation takes Offline memory as long as there is any.
+    /// The fuse's worst case: every allocation takes Offline memory as long as there is any. A cycle
+    /// of half the zone refaults no more than 65 % of the time, as the fuse leaves the zone alone
+    /// every second `hold`. A cycle that is small against the zone is not bounded: it finds
+    /// Offline memory that it did not free itself.
     #[test]
-    fn a_cycle_that_bypasses_unhinted_memory_is_bounded() {
-        for size in [64, 256, 1024] {
-            for gap_ms in [1, 20, 100, 400] {
-                let pattern = [(mib(size), 20 * MS), (0, gap_ms * MS)];
-                let load = load(&pattern, 100);
-                let row = play(&HOST, &load, Kind::DEFAULT, 1000, 0);
-                let cycles = 100 * SECOND / ((20 + gap_ms) * MS);
-                eprintln!("{size} MiB, {gap_ms} ms: {:.1} GiB {:.2} of the cycles, {:.2} of size per hold, ratio {:.1}", row.offline_used_gib,
-                    row.offline_used_gib * 1024.0 / (size * cycles) as f64,
-                    row.offline_used_gib * 1024.0 / (size * 100) as f64, row.ratio(1));
-            }
+    fn the_fuse_spares_a_large_cycle() {
+        for gap_ms in [1, 20, 100, 400] {
+            let load = load(&[(mib(1024), 20 * MS), (0, gap_ms * MS)], 100);
+            let row = play(&HOST, &load, Kind::DEFAULT, 1000, 0);
+            let cycles = 100 * 1000 / (20 + gap_ms);
+            let share = row.offline_used_gib / cycles as f64;
+
+            assert!(share <= 0.65, "{gap_ms} ms: {share}");
         }
     }
 

@@ -253,7 +253,7 @@ mod tests {
     fn the_same_seed_gives_the_same_fleet() {
         let run = |seed| {
             let fleets = run(&Host::TCG, &Config { seed, ..SMALL }, &[Kind::DEFAULT], &|| ());
-            (fleets[0].resident_gib.clone(), fleets[0].ratio)
+            (fleets[0].resident_gib.clone(), fleets[0].refault_cpus)
         };
 
         assert_eq!(run(1), run(1));

@@ -6,7 +6,7 @@ use crate::fleet::{BIN_NS, Fleet};
 use crate::guest::SECOND;
 use crate::hinter::Kind;
 use crate::merit::{self, Row, summary};
-use crate::meter::WORTHS;
+use crate::meter::{WORTH_NAMES, WORTHS};
 use anyhow::{Result, anyhow};
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -117,30 +117,30 @@ fn loads(area: &Area<'_>, rows: &[Row], hinters: &[&str], top: f64) -> Result<()
 
 /// A line for each hinter: the geometric mean over what memory is worth.
 fn means(area: &Area<'_>, rows: &[Row], hinters: &[&str]) -> Result<()> {
-    let seconds = WORTHS.map(|worth| worth as f64 / SECOND as f64);
     let mean = |hinter: &str, worth| summary(rows, hinter, worth).1;
     let most = hinters.iter().flat_map(|hinter| (0..WORTHS.len()).map(|i| mean(hinter, i)));
-    let top = most.fold(2.0, f64::max) * 3.2;
+    let top = most.fold(2.0, f64::max) * 12.0;
     let mut chart = ChartBuilder::on(area)
         .caption("geometric mean over the worth of memory", (FONT, 19))
         .margin(10)
         .x_label_area_size(58)
         .y_label_area_size(60)
-        .build_cartesian_2d((0.22..4.5).log_scale(), (0.9..top).log_scale())?;
+        .build_cartesian_2d(-0.2..WORTHS.len() as f64 - 0.8, (0.9..top).log_scale())?;
 
     chart
         .configure_mesh()
         .light_line_style(WHITE)
-        .x_desc("one refault costs as much as keeping memory for (s, log scale)")
+        .x_labels(WORTHS.len())
+        .x_desc("one refault costs as much as keeping the memory for")
         .y_desc("cost / optimum (log scale)")
-        .x_label_formatter(&|s| format!("{s}"))
+        .x_label_formatter(&|i| WORTH_NAMES[i.round() as usize % WORTHS.len()].into())
         .y_label_formatter(&ratio_label)
         .label_style((FONT, 15))
         .axis_desc_style((FONT, 17))
         .draw()?;
     for hinter in hinters {
         let style = color(hinter).stroke_width(2);
-        let points = seconds.iter().enumerate().map(|(i, s)| (*s, mean(hinter, i)));
+        let points = (0..WORTHS.len()).map(|i| (i as f64, mean(hinter, i)));
         chart
             .draw_series(LineSeries::new(points, style).point_size(3))?
             .label(*hinter)
