@@ -138,7 +138,7 @@ cat >"$tree/usr/share/doc/page-hinting/knobs.conf" <<-'END'
 	# Copy this to /etc/tmpfiles.d/page_hinting.conf, and say what is to be other than
 	# the default. It is done at boot, and now by: systemd-tmpfiles --create page_hinting.conf
 	#w /sys/kernel/mm/page_hinting/min_order             - - - - 9
-	#w /sys/kernel/mm/page_hinting/reuse_budget_permille - - - - 10
+	#w /sys/kernel/mm/page_hinting/hold_ms               - - - - 1000
 END
 control "$tree" page-hinting amd64 'page-hinting-modules, kmod' \
 	"gives a guest's free memory back to its host" <<-END

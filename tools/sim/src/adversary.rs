@@ -117,7 +117,10 @@ mod tests {
         for (hold_ms, worth, bound) in [(1000, 1, 3.0), (2000, 1, 4.0), (1000, 2, 5.0)] {
             let (ratio, pattern) = search(&HOST, Kind::Module(hold_ms), worth, 1, 300);
 
-            assert!(ratio <= bound * 17.0 / 16.0, "{hold_ms}: {ratio} by {pattern:?}");
+            assert!(
+                ratio <= bound * 17.0 / 16.0,
+                "{hold_ms}: {ratio} by {pattern:?}"
+            );
         }
     }
 
@@ -163,7 +166,12 @@ mod tests {
             let granules = zones.iter().sum::<u64>();
             let hold_ms = [0, 100, 1000, 4000, 60_000][round % 5];
             let mut load = load(&start(&mut rng, round), rng.random_range(1..120));
-            let most = load.steps.iter().map(|step| step.granules).max().unwrap_or(1);
+            let most = load
+                .steps
+                .iter()
+                .map(|step| step.granules)
+                .max()
+                .unwrap_or(1);
             for step in &mut load.steps {
                 step.granules = step.granules * (granules as i64 / 2) / most.max(512);
             }

@@ -172,10 +172,16 @@ impl Sums {
         let mut memory = Memory::offline(&load.zones, 0);
         let mut meter = Meter::default();
 
-        guest::run(load, &mut memory, &mut *kind.build(host, &load.zones), 0, &mut |from, to, memory| {
-            self.watch(from, to, memory);
-            meter.watch(from, to, memory);
-        });
+        guest::run(
+            load,
+            &mut memory,
+            &mut *kind.build(host, &load.zones),
+            0,
+            &mut |from, to, memory| {
+                self.watch(from, to, memory);
+                meter.watch(from, to, memory);
+            },
+        );
         self.refaults += memory.offline_used();
         self.hinted += memory.hinted;
         add(&mut self.cost, &meter.cost(&memory));
@@ -218,7 +224,10 @@ pub fn run(host: &Host, config: &Config, kinds: &[Kind], done: &(dyn Fn() + Sync
         let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
         for worker in workers {
             match worker.join() {
-                Ok(part) => all.iter_mut().zip(&part).for_each(|(sums, part)| sums.add(part)),
+                Ok(part) => all
+                    .iter_mut()
+                    .zip(&part)
+                    .for_each(|(sums, part)| sums.add(part)),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         }
@@ -252,7 +261,12 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_fleet() {
         let run = |seed| {
-            let fleets = run(&Host::TCG, &Config { seed, ..SMALL }, &[Kind::DEFAULT], &|| ());
+            let fleets = run(
+                &Host::TCG,
+                &Config { seed, ..SMALL },
+                &[Kind::DEFAULT],
+                &|| (),
+            );
             (fleets[0].resident_gib.clone(), fleets[0].refault_cpus)
         };
 

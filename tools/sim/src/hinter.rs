@@ -5,7 +5,9 @@
 use crate::guest::{Host, MS};
 use crate::memory::{GRANULE_KB, GRANULE_PAGES, Memory};
 use page_hinting_policy::levels;
-use page_hinting_policy::machine::{Action, Device, Input, Machine, Outcome, Watermark, Zone, ZoneView};
+use page_hinting_policy::machine::{
+    Action, Device, Input, Machine, Outcome, Watermark, Zone, ZoneView,
+};
 use page_hinting_policy::{Knob, Knobs, Unhinted, ZoneRoom};
 
 /// From the free that wakes a thread or a worker to its first look.
@@ -117,7 +119,9 @@ impl Module {
                 let blocks = Self::unhinted(memory, i)[order as usize] as u64;
                 let area = Unhinted { blocks, order };
                 let isolated = memory.isolated() * GRANULE_PAGES;
-                let share = self.machine.share(i, area, &Self::room(memory, i), isolated);
+                let share = self
+                    .machine
+                    .share(i, area, &Self::room(memory, i), isolated);
                 let block = 1 << order;
                 let granules = memory.isolate(i, share / block * block / GRANULE_PAGES);
 
@@ -184,10 +188,12 @@ impl Hinter for Module {
             return;
         };
         let reaches = |zone| {
-            (0..).zip(Self::unhinted(memory, zone)).any(|(order, blocks)| {
-                let blocks = blocks as u64;
-                order >= min_order && blocks != 0 && Unhinted { blocks, order }.reaches(pages)
-            })
+            (0..)
+                .zip(Self::unhinted(memory, zone))
+                .any(|(order, blocks)| {
+                    let blocks = blocks as u64;
+                    order >= min_order && blocks != 0 && Unhinted { blocks, order }.reaches(pages)
+                })
         };
 
         if self.armed && (0..memory.zones.len()).any(reaches) {
@@ -326,7 +332,11 @@ mod tests {
         let load = load::burst(&Host::TCG, 2048);
         let mut memory = Memory::offline(&load.zones, 0);
         let freed = load.steps.last().unwrap().at;
-        let most = load.steps.iter().filter(|step| step.granules > 0).map(|step| step.granules);
+        let most = load
+            .steps
+            .iter()
+            .filter(|step| step.granules > 0)
+            .map(|step| step.granules);
         let most = most.sum::<i64>() as f64;
         let mut until = freed;
 

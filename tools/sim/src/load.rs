@@ -118,7 +118,8 @@ impl Script {
 }
 
 fn log_uniform(rng: &mut impl Rng, least: u64, most: u64) -> u64 {
-    rng.random_range((least as f64).ln()..(most as f64).ln()).exp() as u64
+    rng.random_range((least as f64).ln()..(most as f64).ln())
+        .exp() as u64
 }
 
 /// Touches memory and frees it, once.
@@ -171,7 +172,11 @@ fn ramp(host: &Host) -> Load {
     let mut script = Script::new(host, 0);
     let granules = mib(1500);
 
-    for (i, change) in (0..granules).map(|_| 1).chain((0..granules).map(|_| -1)).enumerate() {
+    for (i, change) in (0..granules)
+        .map(|_| 1)
+        .chain((0..granules).map(|_| -1))
+        .enumerate()
+    {
         script.now = 60 * SECOND / granules * i as u64;
         script.step(0, change);
     }
@@ -240,7 +245,11 @@ fn faas(host: &Host, seed: u64, streams: usize) -> Load {
         }
         all.steps.append(&mut script.steps);
     }
-    all.load(&format!("faas, {streams} streams"), 4096, until + 60 * SECOND)
+    all.load(
+        &format!("faas, {streams} streams"),
+        4096,
+        until + 60 * SECOND,
+    )
 }
 
 /// A heap that grows and is collected.
@@ -366,7 +375,10 @@ pub fn all(host: &Host, seed: u64) -> Vec<Load> {
         (512, 600, &[3000, 7000, 20_000, 60_000]),
         (1500, 600, &[20_000]),
     ] {
-        all.extend(gaps.iter().map(|gap| churn(host, seed, size, *gap, seconds)));
+        all.extend(
+            gaps.iter()
+                .map(|gap| churn(host, seed, size, *gap, seconds)),
+        );
     }
     all.extend([ramp(host), builds(host, seed)]);
     for guest in 1..=3 {

@@ -67,10 +67,15 @@ fn guest(args: &CommonArgs) -> Result<()> {
 
         for bypass in [0, 50] {
             show(&host);
-            println!("seed {}, {bypass} permille bypass unhinted memory", args.seed);
+            println!(
+                "seed {}, {bypass} permille bypass unhinted memory",
+                args.seed
+            );
             let rows = merit::compare(&host, &loads, &Kind::ALL, bypass);
             if bypass == 0 {
-                println!("cost / optimum where memory is worth 1 s; returned; CPU time of refaults");
+                println!(
+                    "cost / optimum where memory is worth 1 s; returned; CPU time of refaults"
+                );
                 print!("{}", merit::table(&rows, &host, &seconds));
             }
             let (n, ..) = merit::summary(&rows, &Kind::DEFAULT.name(), 1);
@@ -97,7 +102,10 @@ fn guest(args: &CommonArgs) -> Result<()> {
 }
 
 fn worst(args: &WorstArgs) -> Result<()> {
-    println!("{} patterns, seed {}; MiB in use, seconds", args.tries, args.seed);
+    println!(
+        "{} patterns, seed {}; MiB in use, seconds",
+        args.tries, args.seed
+    );
     for kind in Kind::ALL {
         for (worth, name) in meter::WORTH_NAMES.iter().enumerate() {
             let tries = args.tries as usize;
@@ -189,7 +197,10 @@ fn fleet(args: &FleetArgs) -> Result<()> {
     };
 
     show(&host);
-    println!("{} guests of 4096 MiB, {} hours, seed {}", args.guests, args.hours, config.seed);
+    println!(
+        "{} guests of 4096 MiB, {} hours, seed {}",
+        args.guests, args.hours, config.seed
+    );
     let fleets = fleet::run(&host, &config, &Kind::ALL, &progress);
     eprint!("\r\x1b[K");
 
@@ -214,7 +225,10 @@ fn fleet(args: &FleetArgs) -> Result<()> {
         },
     )?;
     let picture = args.common.out.join("fleet.png");
-    let title = format!("simulated: n = {} guests of 4 GiB, seed {}", config.guests, config.seed);
+    let title = format!(
+        "simulated: n = {} guests of 4 GiB, seed {}",
+        config.guests, config.seed
+    );
     plot::fleet(&picture, &fleets, &title, capacity_gib)?;
     println!("picture   {}", picture.display());
     Ok(())

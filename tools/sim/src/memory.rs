@@ -134,7 +134,11 @@ impl Memory {
     pub fn release(&mut self, object: usize, granules: u64) {
         let mut left = granules;
 
-        for (zone, held) in self.zones.iter_mut().zip(self.objects.get_mut(object).into_iter().flatten()) {
+        for (zone, held) in self
+            .zones
+            .iter_mut()
+            .zip(self.objects.get_mut(object).into_iter().flatten())
+        {
             let part = left.min(*held);
 
             *held -= part;
@@ -178,10 +182,16 @@ mod tests {
         assert_eq!((memory.zones[0].unhinted, memory.zones[1].unhinted), (2, 3));
         assert_eq!((memory.allocate(1, 4), memory.offline_used()), (4, 12));
         assert_eq!((memory.allocate(1, 2), memory.offline_used()), (2, 13));
-        assert_eq!((memory.zones[0].free_low, memory.zones[0].unhinted_low), (17, 0));
+        assert_eq!(
+            (memory.zones[0].free_low, memory.zones[0].unhinted_low),
+            (17, 0)
+        );
         memory.release(1, 6);
         memory.restart_lows(0);
-        assert_eq!((memory.zones[0].free_low, memory.zones[0].unhinted_low), (20, 3));
+        assert_eq!(
+            (memory.zones[0].free_low, memory.zones[0].unhinted_low),
+            (20, 3)
+        );
         assert_eq!(memory.sum(Zone::free) + memory.used(), 30);
     }
 

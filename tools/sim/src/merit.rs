@@ -79,7 +79,9 @@ pub fn play(host: &Host, load: &Load, kind: Kind, bypass_permille: u64, refault_
 /// Every load under every hinter, one load after the other. The load is never delayed, so that
 /// all hinters and the optimum have the same.
 pub fn compare(host: &Host, loads: &[Load], kinds: &[Kind], bypass_permille: u64) -> Vec<Row> {
-    let cases = loads.iter().flat_map(|load| kinds.iter().map(move |kind| (load, *kind)));
+    let cases = loads
+        .iter()
+        .flat_map(|load| kinds.iter().map(move |kind| (load, *kind)));
 
     cases
         .map(|(load, kind)| play(host, load, kind, bypass_permille, 0))
@@ -96,14 +98,22 @@ pub fn summary(rows: &[Row], hinter: &str, worth: usize) -> (usize, f64, f64) {
         .collect();
     let mean = ratios.iter().map(|ratio| ratio.ln()).sum::<f64>() / ratios.len() as f64;
 
-    (ratios.len(), mean.exp(), ratios.iter().copied().fold(0.0, f64::max))
+    (
+        ratios.len(),
+        mean.exp(),
+        ratios.iter().copied().fold(0.0, f64::max),
+    )
 }
 
 /// The hinters of some rows, in their order.
 pub fn hinters(rows: &[Row]) -> Vec<&str> {
     let first = rows.chunk_by(|a, b| a.workload == b.workload).next();
 
-    first.into_iter().flatten().map(|row| row.hinter.as_str()).collect()
+    first
+        .into_iter()
+        .flatten()
+        .map(|row| row.hinter.as_str())
+        .collect()
 }
 
 /// For each load and hinter: the ratio where memory is worth 1 s, what was returned, and what share
@@ -176,6 +186,9 @@ mod tests {
         let rows = compare(&Host::KVM, &loads, &[kind], 0);
         let (_, mean, worst) = summary(&rows, &kind.name(), 1);
 
-        assert!((2.0..2.6).contains(&mean) && worst > 5.0, "{mean:.2} ({worst:.2})");
+        assert!(
+            (2.0..2.6).contains(&mean) && worst > 5.0,
+            "{mean:.2} ({worst:.2})"
+        );
     }
 }

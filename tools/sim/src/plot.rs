@@ -89,7 +89,10 @@ fn loads(area: &Area<'_>, rows: &[Row], hinters: &[&str], top: f64) -> Result<()
     for (i, hinter) in hinters.iter().enumerate() {
         let (_, mean, _) = summary(rows, hinter, 1);
         let of = rows.iter().filter(|row| row.hinter == *hinter);
-        let ratios: Vec<f64> = of.map(|row| row.ratio(1)).filter(|r| r.is_finite()).collect();
+        let ratios: Vec<f64> = of
+            .map(|row| row.ratio(1))
+            .filter(|r| r.is_finite())
+            .collect();
         let x = i as f64 + 0.5;
 
         // Side by side, so that dots of the same height can be told apart.
@@ -118,7 +121,9 @@ fn loads(area: &Area<'_>, rows: &[Row], hinters: &[&str], top: f64) -> Result<()
 /// A line for each hinter: the geometric mean over what memory is worth.
 fn means(area: &Area<'_>, rows: &[Row], hinters: &[&str]) -> Result<()> {
     let mean = |hinter: &str, worth| summary(rows, hinter, worth).1;
-    let most = hinters.iter().flat_map(|hinter| (0..WORTHS.len()).map(|i| mean(hinter, i)));
+    let most = hinters
+        .iter()
+        .flat_map(|hinter| (0..WORTHS.len()).map(|i| mean(hinter, i)));
     let top = most.fold(2.0, f64::max) * 12.0;
     let mut chart = ChartBuilder::on(area)
         .caption("geometric mean over the worth of memory", (FONT, 19))
@@ -242,7 +247,10 @@ mod tests {
             let png = std::fs::read(dir.path().join(name)).unwrap();
             png.starts_with(b"\x89PNG") && png.len() > 5000
         };
-        let loads = [load::burst(&Host::TCG, 512), load::churn(&Host::TCG, 1, 64, 200, 20)];
+        let loads = [
+            load::burst(&Host::TCG, 512),
+            load::churn(&Host::TCG, 1, 64, 200, 20),
+        ];
         let rows = merit::compare(&Host::TCG, &loads, &Kind::ALL, 0);
 
         merit(&dir.path().join("merit.png"), &rows, "two").unwrap();

@@ -247,7 +247,11 @@ mod tests {
 
         assert_eq!(trace.granules(), 256);
         let load = trace.load("trace", vec![256], 3 * SECOND);
-        let steps: Vec<_> = load.steps.iter().map(|step| (step.at, step.granules)).collect();
+        let steps: Vec<_> = load
+            .steps
+            .iter()
+            .map(|step| (step.at, step.granules))
+            .collect();
         assert_eq!(
             steps,
             [(0, 256), (SECOND, -256), (2 * SECOND, 32), (2500 * MS, 1)]
