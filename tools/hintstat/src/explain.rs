@@ -72,13 +72,15 @@ fn status(snapshot: &Snapshot, guest: &Guest) -> Vec<String> {
         )],
         "paced" => vec![
             format!(
-                "Memory is held back: hinted memory was needed again soon, and {} of 1000 parts of a \
-                 CPU's time may be spent on that.",
-                knobs.reuse_budget_permille
+                "{} are kept from the host: the guest used this memory again soon when it was free \
+                 before.",
+                size(stats.kept_kb)
             ),
-            "What stays free for some seconds is hinted then. To have it hinted now: hintstat flush. \
-             To never hold back: write 0 to reuse_budget_permille."
-                .into(),
+            format!(
+                "Each part is hinted when it has been free for {} ms (hold_ms). To have all of it \
+                 hinted now: hintstat flush. To keep nothing: write 0 to hold_ms.",
+                knobs.hold_ms
+            ),
         ],
         _ => vec!["The module is idle: it has hinted what it is to hint.".into()],
     }

@@ -91,7 +91,7 @@ impl View {
         let (hinted, reused) = self.now.as_ref().map_or((0, 0), |before| {
             (
                 rate(before.stats.hinted_kb, now.stats.hinted_kb, elapsed),
-                rate(before.stats.reused_kb, now.stats.reused_kb, elapsed),
+                rate(before.stats.offline_used_kb, now.stats.offline_used_kb, elapsed),
             )
         });
         let values = [
@@ -140,7 +140,7 @@ impl View {
                     "hinted {}  hinted again {}  used again {}  at most isolated {}",
                     size(now.stats.hinted_kb),
                     size(now.stats.rehinted_kb),
-                    size(now.stats.reused_kb),
+                    size(now.stats.offline_used_kb),
                     size(now.stats.isolated_peak_kb)
                 )),
             ],

@@ -64,8 +64,6 @@ fn unit(name: &str) -> (&str, &'static str, f64) {
         (stem, "max_seconds", 1e-6)
     } else if let Some(stem) = name.strip_suffix("_ms") {
         (stem, "seconds", 1e-3)
-    } else if let Some(stem) = name.strip_suffix("_permille") {
-        (stem, "ratio", 1e-3)
     } else {
         (name, "", 1.0)
     }
@@ -75,7 +73,7 @@ fn unit(name: &str) -> (&str, &'static str, f64) {
 fn is_counter(name: &str) -> bool {
     !matches!(
         name,
-        "backlog_kb" | "isolated_kb" | "isolated_peak_kb" | "ack_us_max"
+        "backlog_kb" | "kept_kb" | "isolated_kb" | "isolated_peak_kb" | "ack_us_max"
     )
 }
 

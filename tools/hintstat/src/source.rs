@@ -43,7 +43,7 @@ files! {
         high_watermark_kb,
         low_watermark_kb,
         batch_kb,
-        reuse_budget_permille,
+        hold_ms,
         host_granule_kb,
         flush_timeout_ms,
     }
@@ -54,8 +54,9 @@ files! {
     Stats in "stats" {
         hinted_kb,
         rehinted_kb,
-        reused_kb,
+        offline_used_kb,
         backlog_kb,
+        kept_kb,
         isolated_kb,
         isolated_peak_kb,
         requests,

@@ -39,13 +39,14 @@ impl Fake {
             ("high_watermark_kb", "16384"),
             ("low_watermark_kb", "0"),
             ("batch_kb", "65536"),
-            ("reuse_budget_permille", "10"),
+            ("hold_ms", "1000"),
             ("host_granule_kb", "2048"),
             ("flush_timeout_ms", "10000"),
             ("stats/hinted_kb", "900000"),
             ("stats/rehinted_kb", "4096"),
-            ("stats/reused_kb", "20480"),
+            ("stats/offline_used_kb", "20480"),
             ("stats/backlog_kb", "14336"),
+            ("stats/kept_kb", "12288"),
             ("stats/isolated_kb", "0"),
             ("stats/isolated_peak_kb", "65536"),
             ("stats/requests", "40"),
@@ -123,7 +124,7 @@ fn json_can_be_read_back() {
 
     assert_eq!(value["status"], "idle");
     assert_eq!(value["knobs"]["batch_kb"], 65536);
-    assert_eq!(value["stats"]["reused_kb"], 20480);
+    assert_eq!(value["stats"]["offline_used_kb"], 20480);
     assert_eq!(value["memory"]["eligible_kb"], 203 * 4096 + 3 * 2048);
     assert!(value.get("stalled_s").is_none());
 }
@@ -161,7 +162,8 @@ fn openmetrics_has_families_in_order() {
         "page_hinting_backlog_bytes 14680064",
         "page_hinting_ack_max_seconds 0.0025",
         "page_hinting_flush_timeout_seconds 10",
-        "page_hinting_reuse_budget_ratio 0.01",
+        "page_hinting_hold_seconds 1",
+        "page_hinting_kept_bytes 12582912",
     ] {
         assert!(text.lines().any(|other| other == line), "no '{line}'");
     }
@@ -205,7 +207,8 @@ fn explains_each_status() {
         ("stalled 3", "not answered for 3 s"),
         ("off", "switched off"),
         ("hinting", "being hinted"),
-        ("paced", "10 of 1000 parts"),
+        ("paced", "12 MiB are kept"),
+        ("paced", "free for 1000 ms"),
         ("idle", "idle"),
     ] {
         fake.set("status", status);

@@ -15,8 +15,10 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Synthetic workloads in one guest
+    /// Workloads of one guest: the cost over that of an optimum that knows the future
     Guest(GuestArgs),
+    /// The patterns of use that cost the module most
+    Worst(WorstArgs),
     /// A day of a fleet of guests on hosts with less memory than was sold
     Fleet(FleetArgs),
     /// Recorded traces of guests
@@ -32,18 +34,22 @@ pub struct CommonArgs {
     /// Seed of all that is left to chance
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     pub seed: u64,
-    /// What bringing back a granule of 2 MiB costs a guest, in microseconds
-    #[arg(long, value_name = "US", default_value_t = 742, value_parser = value_parser!(u64).range(1..=1_000_000))]
-    pub reuse_us: u64,
-    /// What the policy is told that it costs
-    #[arg(long, value_name = "US", default_value_t = 750, value_parser = value_parser!(u64).range(1..=1_000_000))]
-    pub price_us: u64,
 }
 
 #[derive(Debug, Args)]
 pub struct GuestArgs {
     #[command(flatten)]
     pub common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct WorstArgs {
+    /// Seed of the search
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub seed: u64,
+    /// Patterns to try
+    #[arg(long, default_value_t = 600, value_parser = value_parser!(u64).range(6..=1_000_000))]
+    pub tries: u64,
 }
 
 #[derive(Debug, Args)]
@@ -68,6 +74,9 @@ pub struct ReplayArgs {
     /// Traces, as text of ftrace or CSV
     #[arg(required = true, value_name = "TRACE")]
     pub traces: Vec<PathBuf>,
+    /// How much a refault of 2 MiB delays the guest, in microseconds
+    #[arg(long, value_name = "US", default_value_t = 742, value_parser = value_parser!(u64).range(1..=1_000_000))]
+    pub refault_us: u64,
     /// The guest's memory in MiB [default: as much as a trace needs]
     #[arg(long, value_name = "MIB", value_parser = value_parser!(u64).range(256..=1 << 24))]
     pub mem: Option<u64>,

@@ -2,25 +2,26 @@
 
 //! Runs the policy of page_hinting, and models of mm/page_reporting, in virtual time.
 //!
-//! What is modelled is when which amounts of a guest's memory are in use, unhinted, with the host
-//! and Offline, and what bringing Offline memory back costs. The policy is the module's own code.
+//! The model is when which amounts of a guest's memory are in use, unhinted, isolated and Offline,
+//! and what providing Offline memory costs the host. The policy is the module's own code.
 
+mod adversary;
 mod cli;
 mod fleet;
 mod guest;
 mod hinter;
+mod load;
 mod memory;
+mod merit;
+mod meter;
 mod plot;
-mod report;
 mod trace;
-mod workload;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use cli::{Cli, Command, CommonArgs, FleetArgs, GuestArgs, ReplayArgs};
-use guest::{Host, MS, SECOND, Workload};
+use cli::{Cli, Command, CommonArgs, FleetArgs, ReplayArgs, WorstArgs};
+use guest::{Host, MS, SECOND};
 use hinter::Kind;
-use report::{Case, Row};
 use serde::Serialize;
 use std::fs;
 use std::path::Path;
@@ -29,29 +30,22 @@ use std::time::Instant;
 
 fn main() -> Result<()> {
     match Cli::parse().command {
-        Command::Guest(args) => guest(&args),
+        Command::Guest(args) => guest(&args.common),
+        Command::Worst(args) => worst(&args),
         Command::Fleet(args) => fleet(&args),
         Command::Replay(args) => replay(&args),
     }
 }
 
-fn host(args: &CommonArgs, base: &Host) -> Host {
-    let host = Host {
-        reuse_ns: args.reuse_us * 1000,
-        stated_price_ns: args.price_us * 1000,
-        ..*base
-    };
-
+fn show(host: &Host) {
     println!(
-        "seed {}; for 2 MiB: touch {} us, reuse {} us (stated {} us), free {} us, acknowledge {} us",
-        args.seed,
+        "host {}; for 2 MiB: touch {} us, refault {} us, free {} us, acknowledge {} us",
+        host.name,
         host.touch_ns / 1000,
-        host.reuse_ns / 1000,
-        host.stated_price_ns / 1000,
+        host.refault_ns / 1000,
         host.free_ns / 1000,
         host.ack_ns / 1000
     );
-    host
 }
 
 fn save(out: &Path, name: &str, value: &impl Serialize) -> Result<()> {
@@ -63,86 +57,74 @@ fn save(out: &Path, name: &str, value: &impl Serialize) -> Result<()> {
     Ok(())
 }
 
-fn show(args: &CommonArgs, name: &str, rows: &[Row]) -> Result<()> {
-    print!("{}", report::table(rows));
-    save(&args.out, name, &rows)?;
-    let picture = args.out.join(format!("{name}.png"));
-    plot::trade(&picture, rows)?;
-    println!("picture   {}", picture.display());
+fn guest(args: &CommonArgs) -> Result<()> {
+    for host in [Host::KVM, Host::TCG] {
+        let loads = load::all(&host, args.seed);
+        let seconds = |name: &str| {
+            let load = loads.iter().find(|load| load.name == name);
+            load.map_or(1.0, |load| load.until as f64 / SECOND as f64)
+        };
+
+        for bypass in [0, 50] {
+            show(&host);
+            println!(
+                "seed {}, {bypass} permille bypass unhinted memory",
+                args.seed
+            );
+            let rows = merit::compare(&host, &loads, &Kind::ALL, bypass);
+            if bypass == 0 {
+                println!(
+                    "cost / optimum where memory is worth 1 s; returned; CPU time of refaults"
+                );
+                print!("{}", merit::table(&rows, &host, &seconds));
+            }
+            let (n, ..) = merit::summary(&rows, &Kind::DEFAULT.name(), 1);
+            println!("geometric mean (worst) of {n} workloads, by what memory is worth");
+            print!("{}", merit::summary_table(&rows));
+
+            let name = format!("guest-{}-{bypass}", host.name.to_lowercase());
+            save(&args.out, &name, &rows)?;
+            if bypass == 0 {
+                let picture = args.out.join(format!("{name}.png"));
+                let title = format!(
+                    "simulated, {} prices (refault {} ms per 2 MiB), seed {}",
+                    host.name,
+                    host.refault_ns as f64 / MS as f64,
+                    args.seed
+                );
+                plot::merit(&picture, &rows, &title)?;
+                println!("picture   {}", picture.display());
+            }
+            println!();
+        }
+    }
     Ok(())
 }
 
-fn guest(args: &GuestArgs) -> Result<()> {
-    type Make = Box<dyn Fn() -> Box<dyn Workload>>;
-    let host = host(&args.common, &Host::TCG);
-    let seed = args.common.seed;
-    let mut cases: Vec<(String, u64, u64, Make)> = vec![
-        (
-            "burst 2048 MiB".into(),
-            4096,
-            40,
-            Box::new(|| workload::burst(2048)),
-        ),
-        (
-            "burst in churn".into(),
-            4096,
-            60,
-            Box::new(move || workload::burst_in_churn(seed, 2048, 50 * SECOND)),
-        ),
-    ];
-    for (size, seconds, gaps) in [
-        (64, 60, &[0, 20, 200, 1000][..]),
-        (512, 60, &[0, 20, 200, 1000]),
-        (512, 600, &[3000, 7000, 20_000, 60_000]),
-        (1500, 600, &[20_000]),
-    ] {
-        for gap in gaps.iter().copied() {
-            let churn = move || workload::churn(seed, size, gap, seconds * SECOND);
-            cases.push((
-                format!("churn {size} MiB, {gap} ms"),
-                2048,
-                seconds,
-                Box::new(churn),
-            ));
+fn worst(args: &WorstArgs) -> Result<()> {
+    println!(
+        "{} patterns, seed {}; MiB in use, seconds",
+        args.tries, args.seed
+    );
+    for kind in Kind::ALL {
+        for (worth, name) in meter::WORTH_NAMES.iter().enumerate() {
+            let tries = args.tries as usize;
+            let (ratio, pattern) = adversary::search(&Host::KVM, kind, worth, args.seed, tries);
+            let steps: Vec<String> = pattern
+                .iter()
+                .map(|(level, ns)| format!("{}, {:.2}", level * 2, *ns as f64 / SECOND as f64))
+                .collect();
+            println!(
+                "{:<24} worth {name:>6}: {ratio:>7.2} ({})",
+                kind.name(),
+                steps.join("; ")
+            );
         }
     }
-    let minute = 60 * SECOND;
-    cases.push((
-        "ramp 1500 MiB".into(),
-        2048,
-        180,
-        Box::new(move || workload::ramp(1500, minute, minute)),
-    ));
-    cases.push((
-        "builds".into(),
-        4096,
-        3600,
-        Box::new(move || workload::build(seed, 3600 * SECOND)),
-    ));
-
-    let rows: Vec<Row> = cases
-        .iter()
-        .flat_map(|(name, size, seconds, workload)| {
-            let case = Case {
-                name: name.clone(),
-                zones: report::zones(*size),
-                until: seconds * SECOND,
-                workload,
-            };
-            report::compare(&host, &case, &Kind::ALL)
-        })
-        .collect();
-    show(&args.common, "guest", &rows)
+    Ok(())
 }
 
 fn replay(args: &ReplayArgs) -> Result<()> {
-    // What touching and freeing takes is in the recording.
-    let recorded = Host {
-        touch_ns: 0,
-        free_ns: 0,
-        ..Host::TCG
-    };
-    let host = host(&args.common, &recorded);
     let mut rows = Vec::new();
 
     for path in &args.traces {
@@ -153,32 +135,24 @@ fn replay(args: &ReplayArgs) -> Result<()> {
             .file_name()
             .unwrap_or(path.as_os_str())
             .to_string_lossy();
-        let recorded: u64 = trace.hinted.values().sum();
-        let zones = args
-            .mem
-            .map_or_else(|| vec![trace.granules()], report::zones);
+        let zones = args.mem.map_or_else(|| vec![trace.granules()], load::zones);
+        let peak_mib = trace.granules() * memory::GRANULE_KB / 1024;
 
         ensure!(
             zones.iter().sum::<u64>() >= trace.granules(),
-            "{name} needs {} MiB, more than --mem leaves for it",
-            trace.granules() * memory::GRANULE_KB / 1024
+            "{name} needs {peak_mib} MiB, more than --mem leaves for it"
         );
-
         println!(
-            "{name}: {:.1} s, {} MiB in use at most; {} MiB were hinted in the recording",
+            "{name}: {:.1} s, {peak_mib} MiB in use at most; {} MiB were hinted in the recording",
             trace.end_ns() as f64 / SECOND as f64,
-            trace.granules() * memory::GRANULE_KB / 1024,
-            recorded / 1024
+            trace.hinted.values().sum::<u64>() / 1024
         );
-        let case = Case {
-            name: name.into_owned(),
-            zones,
-            until: args
-                .for_ms
-                .map_or_else(|| trace.end_ns() + args.after_s * SECOND + 1, |ms| ms * MS),
-            workload: &|| trace.workload(),
-        };
-        rows.extend(report::compare(&host, &case, &Kind::ALL));
+        let until = args
+            .for_ms
+            .map_or_else(|| trace.end_ns() + args.after_s * SECOND + 1, |ms| ms * MS);
+        let load = trace.load(&name, zones, until);
+        let refault_ns = args.refault_us * 1000;
+        rows.extend(Kind::ALL.map(|kind| merit::play(&Host::TCG, &load, kind, 0, refault_ns)));
     }
     let late = rows.iter().filter(|row| !row.done).count();
     if late != 0 && args.for_ms.is_none() {
@@ -187,7 +161,12 @@ fn replay(args: &ReplayArgs) -> Result<()> {
             rows.len()
         );
     }
-    show(&args.common, "replay", &rows)
+    let host = Host {
+        refault_ns: args.refault_us * 1000,
+        ..Host::TCG
+    };
+    print!("{}", merit::table(&rows, &host, &|_| 1.0));
+    save(&args.common.out, "replay", &rows)
 }
 
 /// What is kept of a fleet.
@@ -201,33 +180,29 @@ struct Fleets<'a> {
 }
 
 fn fleet(args: &FleetArgs) -> Result<()> {
-    let host = host(&args.common, &Host::TCG);
+    let host = Host::KVM;
     let config = fleet::Config {
         guests: args.guests,
         hours: args.hours,
         seed: args.common.seed,
     };
     let start = Instant::now();
-    let mut fleets = Vec::new();
+    let done = AtomicU64::new(0);
+    let progress = || {
+        let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+        if done % (args.guests / 100).max(1) == 0 {
+            let seconds = start.elapsed().as_secs();
+            eprint!("\r{} % ({seconds} s) ", done * 100 / args.guests);
+        }
+    };
 
-    println!("{} guests of 4096 MiB, {} hours", args.guests, args.hours);
-    for kind in Kind::ALL {
-        let done = AtomicU64::new(0);
-        let step = (args.guests / 10).max(1);
-        let progress = || {
-            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-            if done % step == 0 {
-                let percent = done * 100 / args.guests;
-                eprint!(
-                    "\r{}: {percent} % ({} s) ",
-                    kind.name(),
-                    start.elapsed().as_secs()
-                );
-            }
-        };
-        fleets.push(fleet::run(&host, &config, kind, &progress)?);
-        eprint!("\r\x1b[K");
-    }
+    show(&host);
+    println!(
+        "{} guests of 4096 MiB, {} hours, seed {}",
+        args.guests, args.hours, config.seed
+    );
+    let fleets = fleet::run(&host, &config, &Kind::ALL, &progress);
+    eprint!("\r\x1b[K");
 
     let sold = fleets.first().map_or(0.0, |fleet| fleet.sold_gib);
     let capacity_gib = sold / args.overcommit;
@@ -237,28 +212,7 @@ fn fleet(args: &FleetArgs) -> Result<()> {
         capacity_gib / 1024.0,
         start.elapsed().as_secs_f64()
     );
-    println!(
-        "{:<24} {:>10} {:>10} {:>12} {:>14} {:>12} {:>10}",
-        "hinter", "mean", "peak", "sold / peak", "over capacity", "reuse", "hinted"
-    );
-    for fleet in &fleets {
-        let bins = fleet.resident_gib.len().max(1) as f64;
-        let over = fleet
-            .resident_gib
-            .iter()
-            .filter(|gib| **gib > capacity_gib)
-            .count() as f64;
-        println!(
-            "{:<24} {:>6.2} TiB {:>6.2} TiB {:>12.2} {:>12.1} % {:>7.1} CPUs {:>6.0} TiB",
-            fleet.hinter,
-            fleet.mean_gib() / 1024.0,
-            fleet.peak_gib() / 1024.0,
-            fleet.sold_gib / fleet.peak_gib(),
-            over / bins * 100.0,
-            fleet.reuse_cpus,
-            fleet.hinted_gib / 1024.0
-        );
-    }
+    print!("{}", fleet::table(&fleets));
     save(
         &args.common.out,
         "fleet",
@@ -271,7 +225,10 @@ fn fleet(args: &FleetArgs) -> Result<()> {
         },
     )?;
     let picture = args.common.out.join("fleet.png");
-    let title = format!("{} guests, seed {}", config.guests, config.seed);
+    let title = format!(
+        "simulated: n = {} guests of 4 GiB, seed {}",
+        config.guests, config.seed
+    );
     plot::fleet(&picture, &fleets, &title, capacity_gib)?;
     println!("picture   {}", picture.display());
     Ok(())

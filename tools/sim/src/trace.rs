@@ -12,7 +12,8 @@
 //! Allocations and frees are netted over [`STEP_NS`], and come in whole granules; what is left over
 //! counts in the next step.
 
-use crate::guest::{MS, Op, Workload};
+use crate::guest::MS;
+use crate::load::{Load, Step};
 use crate::memory::GRANULE_KB;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
@@ -187,29 +188,33 @@ impl Trace {
         self.steps().2
     }
 
-    /// A workload that does what was recorded, at the times of the recording, and later by what
-    /// reuse has cost it so far.
-    pub fn workload(&self) -> Box<dyn Workload> {
+    /// A load that does what was recorded, at the times of the recording, in a guest with these
+    /// zones.
+    pub fn load(&self, name: &str, zones: Vec<u64>, until: u64) -> Load {
         let (steps, before, _) = self.steps();
-        let mut ops = vec![Op::Allocate(0, before)];
-        let mut last = 0;
+        let first = (before != 0).then_some((0, before as i64));
 
-        for (at, granules) in steps {
-            ops.push(Op::Wait(at - last));
-            last = at;
-            ops.push(match granules {
-                1.. => Op::Allocate(0, granules as u64),
-                _ => Op::Free(0, granules.unsigned_abs()),
-            });
+        Load {
+            name: name.into(),
+            zones,
+            until,
+            steps: first
+                .into_iter()
+                .chain(steps)
+                .map(|(at, granules)| Step {
+                    at,
+                    object: 0,
+                    granules,
+                })
+                .collect(),
         }
-        let mut ops = ops.into_iter();
-        Box::new(move |_: u64| ops.next())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guest::SECOND;
 
     const FTRACE: &str = "\
 # tracer: nop
@@ -241,19 +246,15 @@ mod tests {
         let trace = trace.unwrap();
 
         assert_eq!(trace.granules(), 256);
-        let mut workload = trace.workload();
-        let ops: Vec<_> = std::iter::from_fn(|| workload.next(0)).collect();
+        let load = trace.load("trace", vec![256], 3 * SECOND);
+        let steps: Vec<_> = load
+            .steps
+            .iter()
+            .map(|step| (step.at, step.granules))
+            .collect();
         assert_eq!(
-            ops,
-            [
-                Op::Allocate(0, 256),
-                Op::Wait(1_000 * MS),
-                Op::Free(0, 256),
-                Op::Wait(1_000 * MS),
-                Op::Allocate(0, 32),
-                Op::Wait(500 * MS),
-                Op::Allocate(0, 1),
-            ]
+            steps,
+            [(0, 256), (SECOND, -256), (2 * SECOND, 32), (2500 * MS, 1)]
         );
     }
 

@@ -126,7 +126,7 @@ fn measure(
 ) -> Result<Vec<(&'static str, &'static str, f64)>> {
     let reused = |subject: &mut Subject| -> Result<u64> {
         let state = subject.guest.port.state(subject.limit)?;
-        Ok(state.stat("reused_kb").unwrap_or(0))
+        Ok(state.stat("offline_used_kb").unwrap_or(0))
     };
     let (busy, host, before) = (subject.busy()?, subject.host()?, reused(subject)?);
     let output = subject.call(&format!("/selftests/churn -t 512 1 {gap_ms} {seconds}"))?;

@@ -353,7 +353,7 @@ fn counts(subject: &mut Subject, plan: &Plan, setting: Setting) -> Result<[u64; 
     let mut counts = [0; 3];
     for (count, name) in counts
         .iter_mut()
-        .zip(["requests", "hinted_kb", "reused_kb"])
+        .zip(["requests", "hinted_kb", "offline_used_kb"])
     {
         let value = state.stat(name);
         *count = value.with_context(|| format!("the module does not count {name}"))?;

@@ -25,7 +25,7 @@ pub static PART: Part = Part {
 A guest of 2 GiB with two CPUs runs a workload while nobody hints, and the allocations and
 frees of huge pages are recorded (``kmem:mm_page_alloc`` and ``mm_page_free``).  The
 simulator (tools/sim) replays the recording under the module's policy and its models of
-page reporting, told what the guest has measured a reuse to cost; the guest runs the same
+page reporting, with a refault of 2 MiB at 742 us; the guest runs the same
 workload under the real ones, one after the other, once.  Two figures are compared: the
 memory that the host had on average, and how much the host had to bring back, both over
 the time that the workload took, which for the simulator is that of the recording.
@@ -84,8 +84,8 @@ const MEM_MIB: u64 = 2048;
 const BEFORE_MIB: u64 = 1100;
 /// Until all of that is hinted, at the longest delay.
 const SETTLE: Duration = Duration::from_secs(12);
-/// Until the module has measured the price, three times, two seconds apart.
-const MEASURE: Duration = Duration::from_secs(8);
+/// What a refault of 2 MiB is taken to cost the guest, in microseconds: what was measured under TCG.
+const REFAULT_US: u64 = 742;
 const TRACING: &str = "/sys/kernel/tracing";
 /// The configurations, and what the simulator calls them.
 const CONFIGS: [(Config, &str); 5] = [
@@ -93,7 +93,7 @@ const CONFIGS: [(Config, &str); 5] = [
     (Config::Upstream250, "page_reporting, 250 ms"),
     (Config::Upstream100, "page_reporting, 100 ms"),
     (Config::Upstream0, "page_reporting, 0 ms"),
-    (Config::PageHinting, "module, 10 permille"),
+    (Config::PageHinting, "module, 1000 ms"),
 ];
 
 /// Something to run in the guest.
@@ -129,7 +129,7 @@ const WORKLOADS: [Workload; 5] = [
 #[derive(Debug, Deserialize)]
 struct Simulated {
     hinter: String,
-    reused_gib: f64,
+    offline_used_gib: f64,
     peak_mib: f64,
     resident_mib: f64,
 }
@@ -205,16 +205,14 @@ fn compare(
         let (samples, _) = sampler.stop(began)?;
         seen.push((config, hinter, Host::of(&samples, began, ended)?));
     }
-    // The last one was the module: it knows the price.
-    let price_us = price_us(&subject.call("cat /sys/kernel/debug/page_hinting/pacing")?)?;
 
     ctx.progress.step(&format!("{}, recorded", workload.name));
     prepare(subject, Config::Off)?;
     let (trace, took) = record(subject, workload)?;
     let file = ctx.args.out.join(format!("log/model-{number}.trace"));
     fs::write(&file, trace.join("\n") + "\n").with_context(|| file.display().to_string())?;
-    let simulated = replay(ctx, &file, took, price_us)?;
-    rows(workload.name, &seen, &simulated, took, price_us)
+    let simulated = replay(ctx, &file, took)?;
+    rows(workload.name, &seen, &simulated, took)
 }
 
 /// Puts a configuration in force in which all that is free was used and hinted.
@@ -223,9 +221,8 @@ fn prepare(subject: &mut Subject, config: Config) -> Result<()> {
     subject.call(&format!("/selftests/memhog -t {BEFORE_MIB} < /dev/null"))?;
     subject.rest(SETTLE)?;
     if config == Config::PageHinting {
-        // To the simulator's module that was long ago, too. It measures the price meanwhile.
+        // To the simulator's module that was long ago, too.
         subject.enter(config)?;
-        subject.rest(MEASURE)?;
     }
     Ok(())
 }
@@ -250,26 +247,13 @@ fn record(subject: &mut Subject, workload: &Workload) -> Result<(Vec<String>, Du
     Ok((trace, took))
 }
 
-/// What it says of the price of reuse, in microseconds.
-fn price_us(pacing: &[String]) -> Result<u64> {
-    let line = pacing
-        .iter()
-        .find_map(|line| line.strip_prefix("price_ns "));
-    let ns: Option<u64> = line.and_then(|ns| ns.trim().parse().ok());
-    // On a busy host a measurement may fail, and be 0.
-    let ns = ns.filter(|ns| *ns >= 1000);
-    let ns = ns.with_context(|| format!("the module says of the price: {pacing:?}"))?;
-    Ok(ns / 1000)
-}
-
-fn replay(ctx: &Ctx<'_>, trace: &Path, time: Duration, price_us: u64) -> Result<Vec<Simulated>> {
+fn replay(ctx: &Ctx<'_>, trace: &Path, time: Duration) -> Result<Vec<Simulated>> {
     let dir = tempfile::tempdir()?;
     let output = Command::new(&ctx.args.sim)
         .args(["replay".to_owned(), "--for-ms".to_owned()])
         .arg(time.as_millis().to_string())
         .args(["--mem".to_owned(), MEM_MIB.to_string()])
-        .args(["--reuse-us".to_owned(), price_us.to_string()])
-        .args(["--price-us".to_owned(), price_us.to_string()])
+        .args(["--refault-us".to_owned(), REFAULT_US.to_string()])
         .arg("--out")
         .arg(dir.path())
         .arg(trace)
@@ -290,7 +274,6 @@ fn rows(
     seen: &[(Config, &str, Host)],
     simulated: &[Simulated],
     time: Duration,
-    price_us: u64,
 ) -> Result<Vec<Row>> {
     let of_hinter = |hinter: &str| {
         let row = simulated.iter().find(|row| row.hinter == hinter);
@@ -305,7 +288,7 @@ fn rows(
             sim.peak_mib > 0.0 && most_back > 0.0,
             "{case}: nothing was recorded, or nothing brought back"
         );
-        let sim_back = sim.reused_gib * 1024.0 / time.as_secs_f64();
+        let sim_back = sim.offline_used_gib * 1024.0 / time.as_secs_f64();
         for (metric, unit, value) in [
             (RESIDENT, "MiB", host.resident_mib),
             (SIM_RESIDENT, "MiB", sim.resident_mib),
@@ -330,7 +313,7 @@ fn rows(
     }
     if let Some(row) = rows.first_mut() {
         row.note = Some(format!(
-            "the workload uses {:.0} MiB; a reuse of 2 MiB was measured to cost {price_us} us",
+            "the workload uses {:.0} MiB; a refault of 2 MiB is taken to cost {REFAULT_US} us",
             of_hinter(seen[0].1)?.peak_mib
         ));
     }
@@ -440,9 +423,9 @@ mod tests {
             (Config::Upstream0, "a", host(1000.0)),
             (Config::PageHinting, "b", host(0.0)),
         ];
-        let simulated = |hinter: &str, reused_gib| Simulated {
+        let simulated = |hinter: &str, offline_used_gib| Simulated {
             hinter: hinter.into(),
-            reused_gib,
+            offline_used_gib,
             peak_mib: 200.0,
             resident_mib: 110.0,
         };
@@ -450,7 +433,7 @@ mod tests {
             simulated("a", 1000.0 / 1024.0),
             simulated("b", 100.0 / 1024.0),
         ];
-        let rows = rows("c", &seen, &sim, Duration::from_secs(10), 300).unwrap();
+        let rows = rows("c", &seen, &sim, Duration::from_secs(10)).unwrap();
         let value = |config, metric: &str| {
             let mut rows = rows.iter();
             let row = rows.find(|row| row.config == config && row.metric == metric);
@@ -459,14 +442,6 @@ mod tests {
         assert!((value(Config::Upstream0, RESIDENT_ERROR) - 5.0).abs() < 1e-9);
         assert!(value(Config::Upstream0, BACK_ERROR).abs() < 1e-9);
         assert!((value(Config::PageHinting, BACK_ERROR) - 10.0).abs() < 1e-9);
-        assert!(super::rows("c", &seen, &sim[..1], Duration::from_secs(10), 300).is_err());
-    }
-
-    #[test]
-    fn the_price_is_read() {
-        let lines = ["balance_us 5", "price_ns 340003", "paced 0"].map(str::to_owned);
-        assert_eq!(price_us(&lines).unwrap(), 340);
-        assert!(price_us(&lines[..1]).is_err());
-        assert!(price_us(&["price_ns 0".to_owned()]).is_err());
+        assert!(super::rows("c", &seen, &sim[..1], Duration::from_secs(10)).is_err());
     }
 }

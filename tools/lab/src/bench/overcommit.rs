@@ -28,7 +28,7 @@ guest that is killed.
 
 The peaks of a guest are a cycle of four seconds or so, and at its defaults page_hinting
 keeps back what a cycle takes, as it cannot know that the host is short of memory.  So it is
-run with ``reuse_budget_permille`` 0 as well, which is for such hosts.",
+run with ``hold_ms`` 0 as well, which is for such hosts.",
     metrics: &[
         Metric {
             name: COMPLETION,
@@ -69,7 +69,7 @@ const PEAK_MIB: u64 = 1024;
 const LIMIT_MIB: u64 = 1946;
 const CASE: &str = "2 guests of 2 GiB, peaks of 1 GiB, limit 1.9 GiB";
 /// The same, with the module told not to pace.
-const UNPACED: &str = "2 guests of 2 GiB, peaks of 1 GiB, limit 1.9 GiB, reuse_budget_permille 0";
+const UNPACED: &str = "2 guests of 2 GiB, peaks of 1 GiB, limit 1.9 GiB, hold_ms 0";
 /// How long a guest keeps its peak.
 const HOLD: Duration = Duration::from_secs(1);
 /// How long the guests are let be before the first peak.
@@ -185,7 +185,7 @@ fn alternate(
         let mut subject = Subject::boot(ctx, &boot)?;
         subject.with(|subject| subject.enter(config))?;
         if unpaced {
-            subject.call(&format!("echo 0 > {SYSFS}/reuse_budget_permille"))?;
+            subject.call(&format!("echo 0 > {SYSFS}/hold_ms"))?;
         }
         guests.push(subject);
     }
