@@ -31,6 +31,8 @@ help: ## Show this
 	@echo '  ARGS="..."        more arguments for demo, bench, shell (see out/lab demo --help), sim;'
 	@echo '                    the checks to run for test (see scripts/test.sh), or the'
 	@echo '                    faults to put in (see scripts/faults)'
+	@echo '  T=SCENARIO/TEST/POINT   with test: just that scenario, test or point, such as'
+	@echo '                    sim/sim_tags.sh; VARIANT=debug: in the debug guest; JOBS=N: guests at a time'
 	@echo '  WHAT=PART,...     the parts of the bench to run; QUICK=1 makes it a short run'
 	@echo '  HOURS=N SEED=N    how long to soak, and what its chance begins with'
 	@echo '  PAGE_HINTING_CACHE=DIR   sources and kernels; now'
@@ -42,7 +44,7 @@ demo: ## Boot a guest, free 2 GiB in it, and watch the host get them back
 
 .PHONY: test
 test: ## Run every test there is
-	@scripts/test.sh $(ARGS)
+	@T='$(T)' VARIANT='$(VARIANT)' JOBS='$(JOBS)' scripts/test.sh $(ARGS)
 
 .PHONY: soak
 soak: ## Do all that may be done in random order, for HOURS, and the tests with many more cycles

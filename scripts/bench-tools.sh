@@ -30,7 +30,7 @@ id=$(made_from | sha256sum | cut -c -16)
 [ "$(cat "$out/id" 2>/dev/null)" != "$id" ] || exit 0
 
 scratch=$(mktemp -d)
-at_exit "rm -rf $scratch"
+at_exit "rm -rf $(printf %q "$scratch")"
 rm -rf "$out"
 make_dir "$out/cyclictest/lib"
 make_dir "$scratch/packages"

@@ -33,7 +33,7 @@ id=$(made_from | sha256sum | cut -c -16)
 [ "$(cat "$out/id" 2>/dev/null)" != "$id" ] || exit 0
 
 scratch=$(mktemp -d)
-at_exit "rm -rf $scratch"
+at_exit "rm -rf $(printf %q "$scratch")"
 rm -rf "$out"
 make_dir "$out/root/mm"
 for dir in dev proc sys tmp usr/bin "usr/$lib"; do

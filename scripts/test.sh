@@ -15,19 +15,18 @@
 #   series:     the patches: checkpatch, and that they apply one by one; those for other
 #               releases as well, if their sources are in the cache
 #   unit:       cargo test (nextest if it is there) on the host crates
-#   release:    the selftests in the release guest, every scenario
-#   debug:      the same in the debug guest, but for what debug-long has, and the KUnit
-#               tests
-#   unpatched:  the module in a kernel without the series
-#   figures:    what the kernel tells of free memory, with the series and without
+#   guests:     the selftests, each scenario in the guest that suits it best: the debug guest
+#               (KASAN, lockdep, DEBUG_VM, KUnit), the release guest where time is measured or
+#               the debug guest takes too long, and the kernel without the series
 #
 # and, if they are named:
 #
-#   debug-long: those scenarios that take the debug guest long, for what others do, too
-#   soak:       the policy's properties with many more cases, what may be done in random
-#               order in the debug guest, for HOURS, by default 1, beginning with the
-#               number SEED, the release guest's selftests with many more cycles, another
-#               hour or so, and debug-long
+#   soak:       the policy's properties with many more cases and by chance, what may be done in
+#               random order in the debug guest, for HOURS, by default 1, beginning with the
+#               number SEED, and every scenario in either guest, with many more cycles
+#
+# T=SCENARIO[/TEST[/POINT]] runs just that, in the guest that VARIANT names: release (the
+# default) or debug. JOBS is how many guests run at a time.
 
 # shellcheck disable=SC2034,SC2317 # check_* and the variables of made are used by name
 # shellcheck source=scripts/lib.sh
@@ -38,8 +37,8 @@ out=$root/out/test
 number=0 passed=0 failed=0 skipped=0
 status=0
 
-all=(fmt clippy shell docs series unit release debug unpatched figures)
-more=(debug-long soak)
+all=(fmt clippy shell docs series unit guests)
+more=(soak)
 checks=("$@")
 [ $# -gt 0 ] || checks=("${all[@]}")
 
@@ -64,6 +63,32 @@ test_one() {
 		disk_full "$root" || true
 		result "not ok" "$name" $((SECONDS - start))
 	fi
+}
+
+# test_each NAME COMMAND...: a test for each line of standard input, which is COMMAND's last
+# argument; as many at a time as there are processors.
+test_each() {
+	local name=$1 logs=$out/each start=$SECONDS item log
+	shift
+	rm -rf "$logs"
+	mkdir -p "$logs"
+	cat >"$logs/items"
+	# shellcheck disable=SC2016 # for the shell that xargs starts
+	run xargs -a "$logs/items" -d '\n' -P "$jobs" -I '{}' bash -c '
+		log=$0/$(printf %s "${!#}" | tr / _)
+		"$@" >"$log" 2>&1 || mv "$log" "$log.failed"' "$logs" "$@" '{}' || true
+	while read -r item; do
+		log=$logs/$(printf %s "$item" | tr / _)
+		if [ -e "$log" ]; then
+			passed=$((passed + 1))
+			result ok "$name: ${item#"$root/"}" 0
+		else
+			failed=$((failed + 1))
+			[ ! -e "$log.failed" ] || tail -n 100 "$log.failed" | sed 's/^/    /'
+			result "not ok" "$name: ${item#"$root/"}" 0
+		fi
+	done <"$logs/items"
+	say "$name: $(wc -l <"$logs/items") files, $(clock $((SECONDS - start)))"
 }
 
 # count LOG: the sums of a runner's closing lines, as "passed failed skipped".
@@ -157,15 +182,13 @@ check_clippy() {
 
 check_shell() {
 	local file
-	while read -r file; do
-		test_one "shellcheck: $file" shellcheck -x "$file"
-	done < <(git ls-files --cached --others --exclude-standard | while read -r file; do
+	git ls-files --cached --others --exclude-standard | while read -r file; do
 		[ -f "$file" ] || continue
 		case $file in
 		*.sh) echo "$file" ;;
 		*) ! head -n 1 "$file" | grep -aqE '^#!.*[/ ](ba|da)?sh( |$)' || echo "$file" ;;
 		esac
-	done | sort)
+	done | sort | test_each shellcheck shellcheck -x
 }
 
 check_docs() {
@@ -177,7 +200,7 @@ check_docs() {
 
 # one_series TREE: that of $patches, on a tree of its release.
 one_series() {
-	local patch name scratch file strict ignore
+	local patch name scratch file
 	scratch=$out/series
 	rm -rf "$scratch"
 	mkdir -p "$scratch/tree"
@@ -186,21 +209,25 @@ one_series() {
 	done < <(series_files "$1")
 	series_begin "$scratch/git" "$scratch/tree"
 	test_one "there is a series in ${patches#"$root"/}" test -n "$(series)"
-	# Where there is a repository, checkpatch leaves a file: so not from the top. In this
-	# one are no commits of Linux.
-	# Page flags are CamelCase; checkpatch knows it of PageFoo, not of __SetPageFoo.
-	# How trace events are written everywhere, --strict does not know; nor what a macro is
-	# that is a loop in a loop.
+	test_each checkpatch checkpatch "$1" < <(series)
 	while read -r patch; do
 		name=${patch#"$root/patches/"}
-		strict=--strict ignore=CAMELCASE,UNKNOWN_COMMIT_ID
-		! grep -q '^+TRACE_EVENT(' "$patch" || strict=--no-summary
-		! grep -q '^+#define for_each_' "$patch" || ignore+=,COMPLEX_MACRO,MACRO_ARG_REUSE
-		test_one "checkpatch: $name" \
-			env -C "$out" "$1/scripts/checkpatch.pl" --no-tree "$strict" --ignore "$ignore" --quiet "$patch"
 		test_one "applies: $name" series_apply "$scratch/git" "$scratch/tree" "$patch"
 	done < <(series)
 }
+
+# checkpatch TREE PATCH. Where there is a repository, it leaves a file: so not from the top. In
+# this one are no commits of Linux. Page flags are CamelCase; checkpatch knows it of PageFoo, not
+# of __SetPageFoo. How trace events are written everywhere, --strict does not know; nor what a
+# macro is that is a loop in a loop.
+checkpatch() {
+	local strict=--strict ignore=CAMELCASE,UNKNOWN_COMMIT_ID
+	! grep -q '^+TRACE_EVENT(' "$2" || strict=--no-summary
+	! grep -q '^+#define for_each_' "$2" || ignore+=,COMPLEX_MACRO,MACRO_ARG_REUSE
+	env -C "$out" "$1/scripts/checkpatch.pl" --no-tree "$strict" --ignore "$ignore" --quiet "$2"
+}
+export -f checkpatch
+export out
 
 # Those of other releases as well, if their sources are in the cache: to fetch them and to
 # build their kernels is for who asks for it, with KERNEL_SERIES.
@@ -225,7 +252,9 @@ check_unit() {
 	local crate runner=(cargo test --no-fail-fast)
 	! cargo nextest --version >/dev/null 2>&1 || runner=(cargo nextest run --no-tests=pass --no-fail-fast)
 	for crate in $(crates); do
+		# The same cases each time; chance is for soak.
 		test_runner "cargo test: $crate" env CARGO_TARGET_DIR="$cargo_target" CARGO_TERM_COLOR=never \
+			PROPTEST_RNG_SEED=602947 \
 			"${runner[@]}" --locked --manifest-path "$crate/Cargo.toml"
 	done
 }
@@ -234,53 +263,53 @@ have_lab() {
 	made lab_built "the lab and the selftests are built" bash -c 'scripts/build-lab.sh && echo yes'
 }
 
-# The test modules among the selftests are those of one kernel at a time.
-have_tests() { # VARIANT
-	[ "$tests_of" = "$1" ] || tests=''
-	made tests "the $1 test modules are built" scripts/build-test-modules.sh "$1" || return
-	tests_of=$1
-}
-
-# guest NAME KERNEL MODULE SCENARIO [ARGUMENT...]
-guest() {
-	test_runner "guest: $1" out/lab test --kernel "$2/arch/x86/boot/bzImage" --module "$3" \
-		--selftests out/selftests --name "$1" --scenario "$4" --out "out/test/$1" "${@:5}"
-}
-
-check_release() {
-	made release "the release kernel is built" scripts/build-kernel.sh release || return 0
-	made release_module "the release module is built" scripts/build-module.sh release || return 0
-	have_lab || return 0
-	have_tests release || return 0
-	guest release "$release" "$release_module" all
-}
-
-have_debug() {
-	made debug "the debug kernel is built" scripts/build-kernel.sh debug || return
-	made debug_module "the debug module is built" scripts/build-module.sh debug || return
+# have VARIANT: its kernel, module and selftests, in guests[VARIANT] as the lab takes them: kernel
+# image, module, directory of selftests. The kernel without the series gets the release module.
+declare -A guests=()
+have() {
+	local variant=$1 kernel='' module='' modules='' of=$1
+	[ -z "${guests[$variant]:-}" ] || return 0
+	[ "$variant" != base ] || of=release
+	made kernel "the $variant kernel is built" scripts/build-kernel.sh "$variant" || return
+	made module "the $of module is built" scripts/build-module.sh "$of" || return
 	have_lab || return
-	have_tests debug
+	made modules "the $variant test modules are built" scripts/build-test-modules.sh "$variant" || return
+	rm -rf "$out/selftests-$variant"
+	cp -a out/selftests "$out/selftests-$variant"
+	guests[$variant]="$kernel/arch/x86/boot/bzImage $module $out/selftests-$variant"
 }
 
-# Suspend, hibernation and kexec, of which to hibernate alone takes it minutes; and what
-# sim-poison does, with init_on_free. The release guest runs both.
-debug_long=power,sim-init
-
-check_debug() {
-	have_debug || return 0
-	guest debug "$debug" "$debug_module" all,kunit --skip "$debug_long" --timeout 600
+# lab NAME VARIANT SCENARIOS SECONDS [ARGUMENT...]: a run of the lab's, each test of which may take
+# so long.
+lab() {
+	local kernel module selftests
+	read -r kernel module selftests <<<"${guests[$2]}"
+	test_runner "$1" out/lab test --kernel "$kernel" --module "$module" --selftests "$selftests" \
+		--name "$2" --scenario "$3" --out out/test/guests --timeout "$4" \
+		${JOBS:+--jobs "$JOBS"} "${@:5}"
 }
 
-check_debug-long() {
-	have_debug || return 0
-	guest debug-long "$debug" "$debug_module" "$debug_long" --timeout 600
+check_guests() {
+	local debug base
+	have debug || return 0
+	have base || return 0
+	have release || return 0
+	read -ra debug <<<"${guests[debug]}"
+	read -ra base <<<"${guests[base]}"
+	lab "the selftests in guests" release all,figures 600 \
+		--also debug "${debug[@]}" all,kunit --also base "${base[@]}" unpatched,figures
+	test_one "the figures' formats are those of the unpatched kernel" same_formats \
+		out/test/guests/base-figures.tap out/test/guests/release-figures.tap
 }
 
-check_unpatched() {
-	made base "the unpatched kernel is built" scripts/build-kernel.sh base || return 0
-	made release_module "the release module is built" scripts/build-module.sh release || return 0
-	have_lab || return 0
-	guest unpatched "$base" "$release_module" unpatched
+# One scenario, test or point by its name.
+check_named() {
+	local variant=${VARIANT:-release} scenario file point
+	IFS=/ read -r scenario file point <<<"$T"
+	have "$variant" || return 0
+	lab "$T in the $variant guest" "$variant" "$scenario" 600 ${file:+--only "$file"} ${point:+--last "$point"}
+	say "what the tests printed: out/test/guests/$variant-$scenario.tap"
+	say "what the guest's kernel said: out/test/guests/$variant-$scenario.log"
 }
 
 # formats TAP: the formats of files that a guest's test wrote.
@@ -293,36 +322,24 @@ same_formats() {
 	[ -n "$(formats "$1")" ] && diff <(formats "$1") <(formats "$2")
 }
 
-check_figures() {
-	made release "the release kernel is built" scripts/build-kernel.sh release || return 0
-	made release_module "the release module is built" scripts/build-module.sh release || return 0
-	made base "the unpatched kernel is built" scripts/build-kernel.sh base || return 0
-	have_lab || return 0
-	guest figures "$release" "$release_module" figures
-	guest figures-unpatched "$base" "$release_module" figures
-	test_one "the figures' formats are those of the unpatched kernel" same_formats \
-		out/test/figures-unpatched/figures-unpatched-figures.tap out/test/figures/figures-figures.tap
-}
-
 check_soak() {
-	local hours=${HOURS:-1} seed=${SEED:-$((SRANDOM & 0xffffff))}
+	local debug hours=${HOURS:-1} seed=${SEED:-$((SRANDOM & 0xffffff))}
 	[[ $hours =~ ^[1-9][0-9]{0,2}$ ]] || die "HOURS is $hours" "it is a number of hours from 1 to 999"
 	[[ $seed =~ ^[0-9]{1,8}$ ]] || die "SEED is $seed" "it is a number of up to eight digits"
 	say "soak for $hours hours; the same again: make soak HOURS=$hours SEED=$seed"
 	test_runner "the policy's properties" env CARGO_TARGET_DIR="$cargo_target" CARGO_TERM_COLOR=never \
 		PROPTEST_RNG_SEED="$seed" PROPTEST_CASES=$((100000 * hours)) PROPTEST_MAX_GLOBAL_REJECTS=1000000000 \
 		cargo test --locked --release --manifest-path rust/policy/Cargo.toml
-	made release "the release kernel is built" scripts/build-kernel.sh release || return 0
-	made release_module "the release module is built" scripts/build-module.sh release || return 0
-	have_debug || return 0
+	have debug || return 0
+	have release || return 0
 	export PAGE_HINTING_SECONDS=$((hours * 3600)) PAGE_HINTING_SEED=$seed
-	guest soak-debug "$debug" "$debug_module" fuzz --timeout $((hours * 3600 + 1800))
+	lab "soak in the debug guest" debug fuzz $((hours * 3600 + 1800))
 	unset PAGE_HINTING_SECONDS PAGE_HINTING_SEED
-	have_tests release || return 0
+	read -ra debug <<<"${guests[debug]}"
 	export PAGE_HINTING_SOAK=1
-	guest soak "$release" "$release_module" all --timeout 3600
+	lab "every scenario in either guest" release every 3600 \
+		--also debug "${debug[@]}" every,power,sim-init,kunit
 	unset PAGE_HINTING_SOAK
-	check_debug-long
 }
 
 # ----------------------------------------------------------------------------
@@ -337,19 +354,21 @@ done
 start=$SECONDS
 make_dir "$out"
 lock "$root/out/lock-test"
+rm -f "$out"/*.log
 "$root/scripts/setup.sh"
 export PAGE_HINTING_SET_UP=1
 use_toolchain
 
-source='' release='' release_module='' debug='' debug_module='' base=''
-lab_built='' tests='' tests_of=''
+source='' lab_built=''
+[ -z "${T:-}" ] || checks=(named)
 for check in "${checks[@]}"; do
 	say "$check (after $(clock $((SECONDS - start))))"
 	"check_$check"
 done
 
 [ "$failed" = 0 ] && [ $((passed + failed)) -gt 0 ] || status=1
-say "done, in $(clock $((SECONDS - start)))"
 printf '1..%d\n' "$number"
+grep -hE '^# [0-9]+ (expected|tests run once more)' "$out"/*.log 2>/dev/null || true
+printf '# it took %s\n' "$(clock $((SECONDS - start)))"
 printf '%d passed, %d failed, %d skipped\n' "$passed" "$failed" "$skipped"
 exit "$status"

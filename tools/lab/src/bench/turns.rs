@@ -227,7 +227,9 @@ fn take_turn(subject: &mut Subject, hinted: bool, loop_began: f64) -> Result<Tur
 /// What the host has used, and how much hinted memory the guest has used again, in KiB.
 fn seen(subject: &mut Subject) -> Result<(HostCpu, u64)> {
     let state = subject.guest.port.state(subject.limit)?;
-    let reused = state.stat("offline_used_kb").context("no stats/offline_used_kb")?;
+    let reused = state
+        .stat("offline_used_kb")
+        .context("no stats/offline_used_kb")?;
     Ok((subject.host()?, reused))
 }
 
