@@ -73,6 +73,13 @@ fn zones(f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 pages_to_kb((area.nr_offline as u64) << order)
             )?;
         }
+        writeln!(
+            f,
+            "# node {} zone {}: isolated_kb {}",
+            zone.node(),
+            name,
+            pages_to_kb(zone.isolated())
+        )?;
     }
     Ok(())
 }

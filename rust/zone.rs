@@ -89,6 +89,12 @@ impl Zone {
         unsafe { ffi::ph_zone_managed(self.as_ptr()) as u64 }
     }
 
+    /// Pages that are out for hinting.
+    pub(crate) fn isolated(self) -> u64 {
+        // SAFETY: The zone is valid as zones are never freed.
+        unsafe { ffi::ph_zone_isolated(self.as_ptr()) as u64 }
+    }
+
     /// Offline pages that were allocated since boot. May wrap.
     pub(crate) fn offline_used(self) -> u64 {
         // SAFETY: The zone is valid as zones are never freed.

@@ -64,7 +64,7 @@ count_in() { # NAME SCENARIO [ARGUMENT...]
 		--selftests "$root/out/selftests" --name "$1" --scenario "$2" --timeout 600 \
 		--coverage --out "$out" "${@:3}" || say "not all tests passed in the kernel that counts"
 }
-count_in coverage "${1:-all}"
+count_in coverage "${1:-every}"
 [ $# -gt 0 ] || for test in power/unplug power/suspend vsim/vsim_basic vsim/vsim_silent vsim/vsim_wrong \
 	vsim/vsim_suspend; do
 	count_in "coverage-${test#*/}" "${test%/*}" --only "${test#*/}.sh"

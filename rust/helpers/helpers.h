@@ -29,6 +29,9 @@ unsigned int ph_zone_slots(void);
 /** ph_zone_managed() - pages that the buddy allocator manages */
 unsigned long ph_zone_managed(const struct zone *zone);
 
+/** ph_zone_isolated() - pages that are out for hinting */
+unsigned long ph_zone_isolated(const struct zone *zone);
+
 /** ph_zone_offline_used() - Offline pages that were allocated since boot */
 unsigned long ph_zone_offline_used(const struct zone *zone);
 

@@ -35,6 +35,12 @@ unsigned long ph_zone_managed(const struct zone *zone)
 	return zone_managed_pages(zone);
 }
 
+unsigned long ph_zone_isolated(const struct zone *zone)
+{
+	/* Written under zone->lock, read for diagnostics. */
+	return data_race(zone->nr_hinting);
+}
+
 unsigned long ph_zone_offline_used(const struct zone *zone)
 {
 	/* Written under zone->lock, read for statistics. */

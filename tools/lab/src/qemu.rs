@@ -932,7 +932,7 @@ fn arguments(
     if let Some(socket) = storage {
         let socket = socket.display().to_string().replace(',', ",,");
         add(&["-chardev", &format!("socket,id=storage,path={socket}")]);
-        add(&["-device", "vhost-user-blk-pci,chardev=storage"]);
+        add(&["-device", "vhost-user-blk-pci,chardev=storage,num-queues=1"]);
     }
     if hardware.locked {
         add(&["-overcommit", "mem-lock=on"]);

@@ -36,5 +36,4 @@ test_a_burst_is_returned() {
 	burst_returns 95
 }
 
-xfail 17 test_a_burst_is_returned
 run_tests test_inflates_and_deflates test_a_burst_is_returned

@@ -29,5 +29,4 @@ test_a_burst_is_returned() {
 	burst_returns 95
 }
 
-xfail 17 test_a_burst_is_returned
 run_tests test_moves_with_free_page_hint test_a_burst_is_returned

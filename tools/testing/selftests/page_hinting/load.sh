@@ -58,7 +58,7 @@ test_a_number_and_a_newline() {
 		is_number "stats/$f" || return
 	done
 	expect "lines of the files that can be read" \
-		"$(cat "$SYSFS"/* "$SYSFS"/stats/* 2> /dev/null | wc -l)" 21
+		"$(cat "$SYSFS"/* "$SYSFS"/stats/* 2> /dev/null | wc -l)" 22
 }
 
 test_status_word() {

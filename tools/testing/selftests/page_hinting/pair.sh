@@ -37,5 +37,4 @@ test_all_peaks_are_done() {
 	expect "guests killed" "$killed" 0 && expect "MiB swapped" "$swapped" 0
 }
 
-xfail 17 test_all_peaks_are_done
 run_tests test_the_guests_are_there test_all_peaks_are_done

@@ -22,9 +22,10 @@ unhinted_blocks() { # ZONE
 	largest_blocks "$1" 5
 }
 
-# KiB out for hinting.
+# KiB out for hinting; nothing if the table does not say.
 isolated_of() { # ZONE
-	awk -v zone="$1:" '/^# node/ && $5 == zone { n += $7 } END { print n + 0 }' $ZONES
+	awk -v zone="$1:" '/^# node/ && $5 == zone { n += $7; found = 1 }
+		END { if (found) print n }' $ZONES
 }
 
 # It is too small to spare a pageblock beside its reserve. That is said before page
@@ -100,7 +101,7 @@ test_reserves_and_cma_are_not_spare() {
 }
 
 takes_of_zone() {
-	[ "$(isolated_of $ZONE)" -gt 0 ]
+	[ "$(isolated_of $ZONE)" -gt 0 ] 2> /dev/null
 }
 
 # With more than that free, all of it is hinted, and so is the reserve itself.

@@ -35,5 +35,4 @@ test_memory_is_returned() {
 	burst_returns 95
 }
 
-xfail 17 test_memory_is_returned
 run_tests test_reads_what_is_on_the_disk test_memory_is_returned

@@ -37,5 +37,4 @@ test_what_is_freed_is_returned() {
 	[ $worst -le 65536 ] || fail "up to $worst KiB more stay resident"
 }
 
-xfail 17 test_what_is_freed_is_returned
 run_tests test_memory_comes_and_goes test_what_is_freed_is_returned
