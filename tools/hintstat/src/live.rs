@@ -91,7 +91,11 @@ impl View {
         let (hinted, reused) = self.now.as_ref().map_or((0, 0), |before| {
             (
                 rate(before.stats.hinted_kb, now.stats.hinted_kb, elapsed),
-                rate(before.stats.offline_used_kb, now.stats.offline_used_kb, elapsed),
+                rate(
+                    before.stats.offline_used_kb,
+                    now.stats.offline_used_kb,
+                    elapsed,
+                ),
             )
         });
         let values = [
