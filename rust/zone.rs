@@ -39,7 +39,8 @@ pub(crate) fn slots() -> usize {
 
 /// Offline pages that were allocated since boot, of all zones. May wrap.
 pub(crate) fn offline_used() -> u64 {
-    Zone::all().fold(0, |sum, zone| sum.wrapping_add(zone.offline_used()))
+    // SAFETY: No requirements.
+    unsafe { ffi::ph_offline_used() as u64 }
 }
 
 /// A zone with memory.
@@ -93,12 +94,6 @@ impl Zone {
     pub(crate) fn isolated(self) -> u64 {
         // SAFETY: The zone is valid as zones are never freed.
         unsafe { ffi::ph_zone_isolated(self.as_ptr()) as u64 }
-    }
-
-    /// Offline pages that were allocated since boot. May wrap.
-    pub(crate) fn offline_used(self) -> u64 {
-        // SAFETY: The zone is valid as zones are never freed.
-        unsafe { ffi::ph_zone_offline_used(self.as_ptr()) as u64 }
     }
 
     /// A snapshot of a free area's counters; [`None`] if there is no such order.

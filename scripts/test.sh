@@ -76,7 +76,7 @@ test_each() {
 	# shellcheck disable=SC2016 # for the shell that xargs starts
 	run xargs -a "$logs/items" -d '\n' -P "$jobs" -I '{}' bash -c '
 		log=$0/$(printf %s "${!#}" | tr / _)
-		"$@" >"$log" 2>&1 || mv "$log" "$log.failed"' "$logs" "$@" '{}' || true
+		"$@" >"$log.failed" 2>&1 && mv "$log.failed" "$log"' "$logs" "$@" '{}' || true
 	while read -r item; do
 		log=$logs/$(printf %s "$item" | tr / _)
 		if [ -e "$log" ]; then
@@ -182,13 +182,14 @@ check_clippy() {
 
 check_shell() {
 	local file
-	git ls-files --cached --others --exclude-standard | while read -r file; do
+	# Not at the end of a pipe, which would count in a shell of its own.
+	test_each shellcheck shellcheck -x < <(git ls-files --cached --others --exclude-standard | while read -r file; do
 		[ -f "$file" ] || continue
 		case $file in
 		*.sh) echo "$file" ;;
 		*) ! head -n 1 "$file" | grep -aqE '^#!.*[/ ](ba|da)?sh( |$)' || echo "$file" ;;
 		esac
-	done | sort | test_each shellcheck shellcheck -x
+	done | sort)
 }
 
 check_docs() {

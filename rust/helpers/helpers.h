@@ -32,8 +32,12 @@ unsigned long ph_zone_managed(const struct zone *zone);
 /** ph_zone_isolated() - pages that are out for hinting */
 unsigned long ph_zone_isolated(const struct zone *zone);
 
-/** ph_zone_offline_used() - Offline pages that were allocated since boot */
-unsigned long ph_zone_offline_used(const struct zone *zone);
+/**
+ * ph_offline_used() - Offline pages that were allocated since boot
+ *
+ * Zones without memory count as well: the sum only grows.
+ */
+unsigned long ph_offline_used(void);
 
 /**
  * struct ph_area - the counters of a free area, in blocks

@@ -41,10 +41,19 @@ unsigned long ph_zone_isolated(const struct zone *zone)
 	return data_race(zone->nr_hinting);
 }
 
-unsigned long ph_zone_offline_used(const struct zone *zone)
+unsigned long ph_offline_used(void)
 {
-	/* Written under zone->lock, read for statistics. */
-	return data_race(zone->offline_used);
+	unsigned long pages = 0;
+	int nid, i;
+
+	for_each_node(nid) {
+		const pg_data_t *pgdat = NODE_DATA(nid);
+
+		for (i = 0; pgdat && i < MAX_NR_ZONES; i++)
+			/* Written under zone->lock, read for statistics. */
+			pages += data_race(pgdat->node_zones[i].offline_used);
+	}
+	return pages;
 }
 
 void ph_zone_area(const struct zone *zone, unsigned int order,

@@ -240,7 +240,7 @@ struct Found {
     kept_most: u64,
     /// In how many nanoseconds to look again for what is kept.
     again_ns: Option<u64>,
-    /// An area reaches the watermark, whether its zone can spare a block or not.
+    /// An area that its zone can spare a block of reaches the watermark, kept or not.
     reached: bool,
     /// An area that may be taken from does; with blocks of the largest order alone.
     due: bool,
@@ -262,6 +262,8 @@ struct Plan {
     largest: u32,
     /// What makes it worth it to drain the lists again, in any guest.
     much: u64,
+    /// By how much the watermark that wakes the thread changes with what is kept.
+    step: u64,
     terms: Terms,
     flush: Option<u64>,
 }
@@ -395,6 +397,7 @@ where
         });
         self.plan = None;
         self.pass = Pass::Idle;
+        self.watch = Watch::Armed;
         self.found = Found::default();
         self.follow_up_ns = None;
         self.soon_ns = None;
@@ -429,6 +432,7 @@ where
                 worth_pages: high.min(knobs.kb_to_pages(policy::WORTH_KB)),
             },
             much: knobs.kb_to_pages(policy::MUCH_KB),
+            step: knobs.kb_to_pages(policy::WORTH_KB),
             flush: input.flush,
         }
     }
@@ -575,7 +579,9 @@ where
             let can_go = fits(&area) && area.exceeds(plan.low) && spare.blocks != 0;
             let due = can_go && spare.reaches(plan.high);
 
-            found.reached |= area.reaches(plan.high.saturating_add(decision.kept));
+            found.reached |= fits(&area)
+                && area.exceeds(plan.low)
+                && area.reaches(plan.high.saturating_add(decision.kept));
             found.left |= can_go;
             found.due |= due;
             found.due_largest |= due && area.order >= plan.largest;
@@ -748,7 +754,7 @@ where
     /// steps, so that it seldom changes.
     fn wanted_watermark(&self) -> Watermark {
         self.plan.map_or(Watermark::Never, |plan| {
-            let step = plan.terms.worth_pages.max(1);
+            let step = plan.step.max(1);
 
             Watermark::Blocks {
                 min_order: plan.min_order,

@@ -7,6 +7,8 @@
 . "$(dirname "$0")/lib.sh"
 
 PEAKS=4
+# Why there are no two guests, if there are none.
+no_pair=
 
 test_the_guests_are_there() {
 	local said
@@ -14,7 +16,7 @@ test_the_guests_are_there() {
 	need_host || return
 	said=$(host pair start) || {
 		case $said in
-		*"not here:"*) skip "${said#*not here: }" ;;
+		*"not here:"*) no_pair=${said#*not here: }; skip "$no_pair" ;;
 		*) fail "${said#\# }" ;;
 		esac
 		return
@@ -26,6 +28,7 @@ test_the_guests_are_there() {
 test_all_peaks_are_done() {
 	local i=0 killed swapped
 
+	[ -z "$no_pair" ] || skip "$no_pair" || return
 	while [ $i -lt $PEAKS ]; do
 		host pair $((i % 2)) /selftests/memhog -t -s 1 1024 > /dev/null ||
 			fail "peak $i was not done; killed, and MiB swapped: $(host pair killed)" || return
