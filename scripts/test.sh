@@ -15,9 +15,10 @@
 #   series:     the patches: checkpatch, and that they apply one by one; those for other
 #               releases as well, if their sources are in the cache
 #   unit:       cargo test (nextest if it is there) on the host crates
-#   guests:     the selftests, each scenario in the guest that suits it best: the debug guest
-#               (KASAN, lockdep, DEBUG_VM, KUnit), the release guest where time is measured or
-#               the debug guest takes too long, and the kernel without the series
+#   guests:     the selftests: every scenario in the release guest, those that show most of
+#               locks and memory in the debug guest (KASAN, lockdep, DEBUG_VM, KUnit), and the
+#               kernel without the series
+#   debug:      every scenario that suits the debug guest in it: an hour
 #
 # and, if they are named:
 #
@@ -38,7 +39,7 @@ number=0 passed=0 failed=0 skipped=0
 status=0
 
 all=(fmt clippy shell docs series unit guests)
-more=(soak)
+more=(debug soak)
 checks=("$@")
 [ $# -gt 0 ] || checks=("${all[@]}")
 
@@ -290,6 +291,14 @@ lab() {
 		${JOBS:+--jobs "$JOBS"} "${@:5}"
 }
 
+# What the debug guest runs in each make test. It takes three times as long as the release guest.
+debug_short=vsim,numa,alloc,guard,sim-small,kunit
+
+check_debug() {
+	have debug || return 0
+	lab "every scenario of the debug guest" debug all,kunit 600
+}
+
 check_guests() {
 	local debug base
 	have debug || return 0
@@ -297,8 +306,8 @@ check_guests() {
 	have release || return 0
 	read -ra debug <<<"${guests[debug]}"
 	read -ra base <<<"${guests[base]}"
-	lab "the selftests in guests" release all,figures 600 \
-		--also debug "${debug[@]}" all,kunit --also base "${base[@]}" unpatched,figures
+	lab "the selftests in guests" release every,figures 600 \
+		--also debug "${debug[@]}" "$debug_short" --also base "${base[@]}" unpatched,figures
 	test_one "the figures' formats are those of the unpatched kernel" same_formats \
 		out/test/guests/base-figures.tap out/test/guests/release-figures.tap
 }
