@@ -570,11 +570,11 @@ mod tests {
     #[test]
     fn what_is_to_be_skipped_is_left_out() {
         let lists = parse_lists("shuffle: a\nballoon: b").unwrap();
-        let all = ["all".to_owned()];
-        let selected = select(&all, &["balloon".to_owned()], &lists, true).unwrap();
+        let every = [EVERY.to_owned()];
+        let selected = select(&every, &["balloon".to_owned()], &lists, false).unwrap();
         assert_eq!(selected.len(), 1);
         assert_eq!(selected[0].name, "shuffle");
-        assert!(select(&all, &["ballon".to_owned()], &lists, true).is_err());
+        assert!(select(&every, &["ballon".to_owned()], &lists, false).is_err());
     }
 
     #[test]

@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn nothing_run_is_no_success() {
-        let tally = tally("* exit status 4");
+        let tally = tally("* - exit status 4");
         assert!(!tally.counts().is_success());
         tally.report("a", &judge(4, []));
         assert!(!tally.counts().is_success());

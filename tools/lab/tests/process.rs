@@ -146,7 +146,15 @@ fn start_two(dir: &Path) -> (Child, Vec<i32>) {
 
     let child = Command::new(env!("CARGO_BIN_EXE_lab"))
         .args([
-            "test", "--jobs", "2", "--kernel", "bzImage", "--module", "m.ko",
+            "test",
+            "--scenario",
+            "every",
+            "--jobs",
+            "2",
+            "--kernel",
+            "bzImage",
+            "--module",
+            "m.ko",
         ])
         .args(["--selftests", "selftests", "--out", "out"])
         .args(["--busybox", "./busybox", "--qemu", "./qemu"])

@@ -148,7 +148,9 @@ test_the_host_answers_at_the_last_moment() {
 	measure "host that answers at the last moment" && had_all_but 0 "of a host that answers" &&
 	wait_for "blocks to be taken after the kill" is_taken_again && trace_nothing || return
 	sim_set oom_ms 0
-	[ "$pause" -ge 900 ] || fail "blocks were taken again after $pause ms"
+	# A second after the kernel has asked for memory. It then waits for the answer, 100 ms or
+	# what a busy host makes of that; without the second it takes a few milliseconds.
+	[ "$pause" -ge 500 ] || fail "blocks were taken again after $pause ms"
 }
 
 test_after_it_answered() {
