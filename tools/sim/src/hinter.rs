@@ -92,19 +92,26 @@ impl Module {
         }
     }
 
+    /// What the thread sees of a zone. The caller is to begin new lows, as the kernel does.
+    fn view<'a>(memory: &Memory, zone: usize, unhinted: &'a [usize]) -> ZoneView<'a> {
+        let room = Self::room(memory, zone);
+        let zone = &memory.zones[zone];
+
+        ZoneView {
+            room,
+            unhinted,
+            eligible: zone.free() * GRANULE_PAGES,
+            eligible_low: zone.free_low * GRANULE_PAGES,
+            unhinted_low: zone.unhinted_low * GRANULE_PAGES,
+            offline_used: zone.offline_used * GRANULE_PAGES,
+        }
+    }
+
     fn look(&mut self, now: u64, memory: &mut Memory) {
         for i in 0..memory.zones.len() {
-            let zone = &memory.zones[i];
-            let view = ZoneView {
-                room: Self::room(memory, i),
-                unhinted: &Self::unhinted(memory, i),
-                eligible: zone.free() * GRANULE_PAGES,
-                eligible_low: zone.free_low * GRANULE_PAGES,
-                unhinted_low: zone.unhinted_low * GRANULE_PAGES,
-                offline_used: zone.offline_used * GRANULE_PAGES,
-            };
+            let unhinted = Self::unhinted(memory, i);
 
-            self.machine.look(i, &view, now);
+            self.machine.look(i, &Self::view(memory, i, &unhinted), now);
             memory.restart_lows(i);
         }
     }
@@ -116,12 +123,11 @@ impl Module {
 
         for i in 0..memory.zones.len() {
             for order in (self.machine.lowest_order()..=MAX_ORDER as u32).rev() {
-                let blocks = Self::unhinted(memory, i)[order as usize] as u64;
-                let area = Unhinted { blocks, order };
+                let unhinted = Self::unhinted(memory, i);
                 let isolated = memory.isolated() * GRANULE_PAGES;
-                let share = self
-                    .machine
-                    .share(i, area, &Self::room(memory, i), isolated);
+                let view = Self::view(memory, i, &unhinted);
+                let share = self.machine.share(i, order, &view, isolated);
+                memory.restart_lows(i);
                 let block = 1 << order;
                 let granules = memory.isolate(i, share / block * block / GRANULE_PAGES);
 
