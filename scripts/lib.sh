@@ -194,7 +194,7 @@ time_left() {
 # second on a terminal, else every 30 s, how many lines of it match PATTERN, and how much time is
 # left if about N lines will match.
 progress() {
-	local log=$1 pattern=$2 what=$3 start=$SECONDS status=0 interval=30 tick= done=
+	local log=$1 pattern=$2 what=$3 start=$SECONDS status=0 interval=30 tick='' finished=''
 	shift 3
 	: >"$log"
 	set -m
@@ -204,9 +204,9 @@ progress() {
 		trap - INT TERM HUP EXIT
 		[ ! -t 2 ] || interval=1
 		while sleep "$interval" && kill -0 "$child" 2>/dev/null; do
-			done=$(grep -cE "$pattern" "$log") || true
+			finished=$(grep -cE "$pattern" "$log") || true
 			printf -v tick '%s: %s, %s steps done%s' "$what" "$(clock $((SECONDS - start)))" \
-				"$done" "$(time_left "$done" $((SECONDS - start)))"
+				"$finished" "$(time_left "$finished" $((SECONDS - start)))"
 			if [ -t 2 ]; then
 				printf '\rpage_hinting: %s \033[K' "$tick" >&2
 			else

@@ -260,7 +260,6 @@ pub const SCENARIOS: [Scenario; 35] = [
         hardware: POWER,
         in_all: InAll::Release,
         seconds: 500,
-        ..PLAIN
     },
     // It is moved to another QEMU, saved and loaded: about the host, and slow with KASAN.
     Scenario {
