@@ -806,7 +806,7 @@ counts_agree() {
 }
 
 counts_are_equal_again() {
-	counts_are_equal && right=$((right + 1)) && [ $right -ge 3 ]
+	counts_are_equal && right=$((right + 1)) && [ "$right" -ge 3 ]
 }
 
 # Pageblocks of a type, such as Isolate, in all zones.

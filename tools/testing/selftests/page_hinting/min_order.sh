@@ -16,7 +16,7 @@ hints_at_order() { # ORDER
 	wait_settled && set_knob enabled 0 && wait_for "status off" status_is off || return
 	"$DIR/fragment" "$order" $MIB < $fifo > $fifo.out &
 	background=$!
-	exec 3> $fifo
+	exec 7> $fifo
 	wait_for "fragment $order $MIB" test -s $fifo.out || return
 	read -r freed < $fifo.out
 	[ "$freed" -ge $((MIB * 1024 / 8)) ] ||
@@ -37,7 +37,7 @@ hints_at_order() { # ORDER
 		stat_at_least hinted_kb $((hinted + freed / 2)) &&
 	returned 90 "$freed" "$before" || return
 
-	exec 3>&-
+	exec 7>&-
 	wait "$background"
 	background=
 	rm -f $fifo $fifo.out
