@@ -10,7 +10,7 @@
 # Bytes that may be kept beside the module itself: of files in sysfs and debugfs,
 # and of what the module allocates, however large the guest is. The debug guest's
 # allocator adds something to each.
-MOST_SLAB=32768
+MOST_SLAB=40960
 [ ! -e /sys/kernel/debug/page_hinting_check ] || MOST_SLAB=98304
 trace=/tmp/memory.$$
 
