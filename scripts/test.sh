@@ -292,7 +292,7 @@ lab() {
 }
 
 # What the debug guest runs in each make test. It takes three times as long as the release guest.
-debug_short=vsim,kunit
+debug_short=vsim,alloc,kunit
 
 check_debug() {
 	have debug || return 0
