@@ -6,18 +6,6 @@
 
 . "$(dirname "$0")/lib.sh"
 
-actual_mib() {
-	host info balloon | sed -n 's/.*actual=\([0-9]*\).*/\1/p'
-}
-
-balloon_is() { # MIB
-	[ "$(actual_mib)" = "$1" ]
-}
-
-set_balloon() { # MIB, which the guest is to have
-	host balloon "$1" && wait_for "the guest to have $1 MiB" balloon_is "$1"
-}
-
 test_inflates_and_deflates() {
 	local full i=0
 

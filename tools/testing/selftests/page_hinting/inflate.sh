@@ -12,19 +12,6 @@ CYCLES=2
 [ ! -e /sys/kernel/debug/page_hinting_check ] || CYCLES=1
 [ "$PAGE_HINTING_SOAK" != 1 ] || CYCLES=40
 
-# What the guest has, as the host sees it.
-actual_mib() {
-	host info balloon | sed -n 's/.*actual=\([0-9]*\).*/\1/p'
-}
-
-balloon_is() { # MIB
-	[ "$(actual_mib)" = "$1" ]
-}
-
-set_balloon() { # MIB, which the guest is to have
-	host balloon "$1" && wait_for "the guest to have $1 MiB" balloon_is "$1"
-}
-
 test_while_memory_is_used_and_freed() {
 	local i=0 ret=0
 

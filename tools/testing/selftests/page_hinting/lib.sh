@@ -484,6 +484,19 @@ returned() { # PERCENT FREED_KB BEFORE_KB
 		"$(($2 / 1024)) MiB were freed"
 }
 
+# What the guest has, as the host sees it.
+actual_mib() {
+	host info balloon | sed -n 's/.*actual=\([0-9]*\).*/\1/p'
+}
+
+balloon_is() { # MIB
+	[ "$(actual_mib)" = "$1" ]
+}
+
+set_balloon() { # MIB, which the guest is to have
+	host balloon "$1" && wait_for "the guest to have $1 MiB" balloon_is "$1"
+}
+
 # From now on memory is used and freed all the time, until end_background.
 use_memory() {
 	while :; do
