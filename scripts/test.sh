@@ -261,6 +261,23 @@ check_unit() {
 	done
 }
 
+# swap_on FILE
+swap_on() {
+	fallocate -l 2G "$1" && chmod 600 "$1" && mkswap -q "$1" && swapon "$1"
+}
+
+# Swap, if there is none, for the tests in which the host is short of memory.
+have_swap() {
+	local file=$out/swap
+	[ "$(wc -l </proc/swaps)" -le 1 ] || return 0
+	if swap_on "$file" >"$out/swap.log" 2>&1; then
+		at_exit "swapoff $(printf %q "$file")"
+	else
+		say "no swap can be had here, so tests of a host that swaps are skipped: $(tail -n 1 "$out/swap.log")"
+	fi
+	at_exit "rm -f $(printf %q "$file")"
+}
+
 have_lab() {
 	made lab_built "the lab and the selftests are built" bash -c 'scripts/build-lab.sh && echo yes'
 }
@@ -285,6 +302,7 @@ have() {
 # so long.
 lab() {
 	local kernel module selftests
+	have_swap
 	read -r kernel module selftests <<<"${guests[$2]}"
 	test_runner "$1" out/lab test --kernel "$kernel" --module "$module" --selftests "$selftests" \
 		--name "$2" --scenario "$3" --out out/test/guests --timeout "$4" \

@@ -55,6 +55,9 @@ impl Pair {
     fn start<'a>(config: &dyn Fn() -> Config<'a>, limit: Duration) -> Result<Self> {
         let group = Cgroup::new("page_hinting-test", LIMIT_MIB)
             .map_err(|error| anyhow!("{NOT_HERE}: {error:#}"))?;
+        if procfs::Meminfo::current()?.swap_total > 0 {
+            group.forbid_swap()?;
+        }
         let procs = group.procs()?;
         let mut guests = Vec::new();
         for number in 0..2 {

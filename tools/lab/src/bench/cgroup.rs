@@ -40,6 +40,14 @@ impl Cgroup {
         Ok(group)
     }
 
+    /// Has nothing of it swapped out, as on a host without swap.
+    pub fn forbid_swap(&self) -> Result<()> {
+        match self.version {
+            Version::V1 => self.write("memory.swappiness", "0"),
+            Version::V2 => self.write("memory.swap.max", "0"),
+        }
+    }
+
     /// Where a process writes itself to be in it.
     pub fn procs(&self) -> Result<File> {
         let path = self.path.join("cgroup.procs");

@@ -9,9 +9,14 @@
 
 HIGHEST=4294967296
 
+# A flush ends when all is hinted, not before: this is not about how long it takes.
+begin() {
+	load_fresh && set_knob flush_timeout_ms $((WAIT * 1000)) && wait_settled
+}
+
 # Nothing is hinted but by order.
 hold_back() {
-	load_fresh && wait_settled && set_knob high_watermark_kb $HIGHEST &&
+	begin && set_knob high_watermark_kb $HIGHEST &&
 	set_knob low_watermark_kb 262144 && memhog -t 192
 }
 
@@ -35,7 +40,7 @@ test_flush_hints_all() {
 test_flush_drains_the_cpus() {
 	local try huge
 
-	load_fresh && wait_settled || return
+	begin || return
 	# Programs that end in between free some: so a few times, and too soon one after
 	# the other for the thread, which drains the CPUs when it rests.
 	for try in 1 2 3; do
@@ -52,7 +57,7 @@ pcp_huge() {
 }
 
 test_flush_while_off() {
-	load_fresh && wait_settled && set_knob enabled 0 && memhog -t 192 || return
+	begin && set_knob enabled 0 && memhog -t 192 || return
 	[ "$(get stats/backlog_kb)" -ge 65536 ] ||
 		fail "only $(get stats/backlog_kb) KiB are not hinted while off" || return
 	set_knob flush 1 && nothing_is_left && expect status "$(get status)" off
@@ -74,7 +79,7 @@ test_flush_takes_one_value() {
 test_flushes_at_a_time() {
 	local pids='' pid
 
-	load_fresh || return
+	begin || return
 	for _ in 1 2 3 4 5 6 7 8; do
 		( for _ in 1 2 3 4 5; do
 			memhog -t 16 && set_knob flush 1 || exit 1

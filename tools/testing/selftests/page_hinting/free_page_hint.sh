@@ -21,8 +21,7 @@ test_moves_with_free_page_hint() {
 	ktap_print_msg "$before MiB were allocated while the guest moved"
 	# It takes what is free; a guest that does not is moved without.
 	[ $before -ge 2048 ] || fail "the balloon took no free memory" || return
-	sleep 5
-	idle=$(resident_kb) && burst 1024 && burst_was_resident 0
+	wait_settled && burst 1024 && burst_was_resident 0
 }
 
 test_a_burst_is_returned() {

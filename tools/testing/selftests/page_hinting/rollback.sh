@@ -13,7 +13,8 @@ test_is_rolled_back() {
 	hint_by_default && wait_settled && flush_all || return
 	said=$(host savevm test) || return
 	if [ "$said" != loaded ]; then
-		memhog -t 1024 && host loadvm test
+		# In use until the guest is another.
+		hold_contents 1024 && host loadvm test
 		fail "the guest is not what was saved"
 		return
 	fi

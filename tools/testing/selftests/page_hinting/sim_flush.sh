@@ -88,17 +88,23 @@ test_flush_with_errors() {
 # While memory is held back and the device refuses what may be hinted, the thread
 # tries again at its looks, ten a second, and not all the time.
 test_errors_while_paced_do_not_spin() {
-	local before errors
+	local before errors begin cs
 
 	all_defaults=1
-	load_with_sim mode=now && wait_settled && memhog -t 192 && memhog -t 192 &&
-	memhog -t 192 && memhog -t 192 && sim_set mode error || return
+	load_with_sim mode=now && set_knob hold_ms 60000 && wait_settled && memhog -t 192 &&
+	memhog -t 192 && memhog -t 192 && wait_for "status paced" status_is paced &&
+	sim_set mode error || return
 	all_defaults=
 	memhog -t 448 || return
 	before=$(get stats/errors)
-	sleep 2
+	get_cs
+	begin=$cs
+	wait_for "20 refused requests" stat_at_least errors $((before + 20)) || return
 	errors=$(($(get stats/errors) - before))
-	[ "$errors" -le 60 ] || fail "$errors requests were refused in 2 s" || return
+	get_cs
+	status_is paced || fail "status $(get status) while memory is kept" || return
+	ktap_print_msg "$errors requests were refused in $((cs - begin))0 ms"
+	[ $((errors * 10)) -le $(((cs - begin) * 3 + 20)) ] || fail "that is too often" || return
 	sim_answer_all
 }
 

@@ -1,0 +1,76 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0
+# shellcheck shell=dash source-path=SCRIPTDIR
+# Pacing where the zones are small, and where allocations use hinted memory though other
+# memory of the zone is kept for them.
+
+. "$(dirname "$0")/lib.sh"
+
+HOLD_MS=10000
+# The thread looks every two seconds.
+MOST_S=$((HOLD_MS / 1000 + 3 + $(scaled $GOES_ON)))
+
+# A quarter of what is free, as whole blocks of the largest order.
+quarter_mib() {
+	mib=$(($(spare_mib) / 4))
+	[ $mib -le 96 ] || mib=96
+	mib=$((mib / 4 * 4))
+}
+
+# All is hinted, and nothing is known to recur.
+settle() { # HOLD_MS
+	all_defaults=1
+	load_with_sim mode=now && limit_pcp_lists && set_knob hold_ms "$1" &&
+	set_knob flush_timeout_ms 60000 && set_knob flush 1 || return
+	all_defaults=
+}
+
+cycles() { # N
+	local n=$1
+
+	while [ "$n" -gt 0 ]; do
+		memhog -t "$mib" || return
+		n=$((n - 1))
+	done
+}
+
+keeps() { # KIB
+	stat_at_least kept_kb "$1" && status_is paced
+}
+
+# Whatever happened before, an idle guest hints all that may be hinted when the hold is over.
+test_all_is_hinted_after_a_loop() {
+	quarter_mib && settle $HOLD_MS && cycles 6 &&
+	wait_for "the loop's memory to be kept" keeps $((mib * 512)) &&
+	seconds wait_for "nothing to be kept" stat_is kept_kb 0 && wait_settled || return
+	[ "$took" -ge $((HOLD_MS / 1000 - 2)) ] || fail "memory was kept for only $took s" || return
+	[ "$took" -le $MOST_S ] || fail "memory was kept for $took s"
+}
+
+# Unmovable memory is of pageblocks of its own.
+use_unmovable() {
+	local i=0
+
+	exec 5> $SIM/blocks
+	while [ $i -lt $((mib / 4)) ]; do
+		printf '10 unmovable' >&5 || fail "no block of order 10 to be had" || return
+		i=$((i + 1))
+	done
+	exec 5>&-
+}
+
+# The loop's memory is movable, and kept. What is allocated now prefers its own kind, which
+# is hinted: it bypasses what is kept, and the zone is not hinted for one hold.
+test_a_bypass_holds_the_zone() {
+	quarter_mib && settle $HOLD_MS && use_unmovable && set_knob flush 1 && cycles 3 &&
+	wait_for "the loop's memory to be kept" keeps $((mib * 512)) && use_unmovable || return
+	wait_for "what was used beside it to be kept as well" keeps $((mib * 1536)) ||
+		fail "$(get stats/kept_kb) KiB are kept, $mib MiB were twice" || return
+	seconds wait_for "nothing to be kept" stat_is kept_kb 0 || return
+	[ "$took" -le $MOST_S ] || fail "it was kept for $took s" || return
+	wait_settled
+}
+
+run_tests \
+	test_all_is_hinted_after_a_loop \
+	test_a_bypass_holds_the_zone
