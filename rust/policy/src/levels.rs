@@ -264,7 +264,7 @@ impl Seen {
 ///
 /// Where Offline memory of a zone is used while the zone's unhinted memory did not run out, keeping
 /// more of it elsewhere does not help, so the zone is not hinted for one `hold`. That is at most
-/// every second `hold`.
+/// every second `hold`, and not for less than 8 granules, however little is worth keeping.
 #[derive(Clone, Copy, Debug)]
 struct Fuse {
     /// Since when refaults are counted, and the pages.
@@ -298,7 +298,8 @@ impl Fuse {
             self.bypassed = 0;
         }
         self.bypassed = self.bypassed.saturating_add(used.min(look.unhinted_low));
-        if self.bypassed >= terms.worth_pages.max(1) && self.blown_ns.is_none_or(|at| over(at, 2)) {
+        let much = terms.worth_pages.max(terms.granule_pages.saturating_mul(8));
+        if self.bypassed >= much.max(1) && self.blown_ns.is_none_or(|at| over(at, 2)) {
             self.blown_ns = Some(now_ns);
         }
         self.blown_ns.is_some_and(|at| !over(at, 1))

@@ -7,6 +7,7 @@
 use crate::bench::cgroup::Cgroup;
 use crate::qemu::{BALLOON, Config, Guest, Hardware, NOT_HERE};
 use anyhow::{Context, Result, anyhow, ensure};
+use procfs::Current;
 use std::time::Duration;
 
 /// Memory of a guest, and of the host, in MiB.

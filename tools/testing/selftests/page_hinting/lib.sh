@@ -976,6 +976,20 @@ sim_contig() { # FIRST NUMBER [MS]: see contig in page_hinting_sim.c
 BLOCK=1024
 HALF=$((BLOCK / 2))
 
+# Allocates so many of them and frees them again. There is none larger, so that what is not
+# hinted is used first.
+sim_blocks() { # NUMBER movable|unmovable
+	local i=0
+
+	exec 5> $SIM/blocks
+	while [ $i -lt "$1" ]; do
+		printf '10 %s' "$2" >&5 || fail "block $i of order 10 is not to be had" || break
+		i=$((i + 1))
+	done
+	exec 5>&-
+	[ $i -eq "$1" ]
+}
+
 # Tries, where the host has to answer while somebody waits for it: how long the
 # machine takes meanwhile is not up to the test.
 TRIES=5

@@ -95,7 +95,7 @@ test_errors_while_paced_do_not_spin() {
 	memhog -t 192 && memhog -t 192 && wait_for "status paced" status_is paced &&
 	sim_set mode error || return
 	all_defaults=
-	memhog -t 448 || return
+	sim_blocks 112 movable || return
 	before=$(get stats/errors)
 	get_cs
 	begin=$cs
