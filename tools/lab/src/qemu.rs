@@ -598,7 +598,7 @@ impl Guest {
     }
 
     /// What the human monitor says to a command.
-    fn monitor(&mut self, command: &str) -> Result<String> {
+    pub fn monitor(&mut self, command: &str) -> Result<String> {
         let qmp = self.qmp.as_mut().context("QEMU has no monitor")?;
         let text = qmp.execute(&qmp::human_monitor_command {
             cpu_index: None,

@@ -3,7 +3,7 @@
 //! Two guests whose peaks alternate, on a host too small for both at a time.
 
 use super::cgroup::Cgroup;
-use super::config::{Config, SYSFS, in_turn};
+use super::config::{Config, in_turn};
 use super::guest::{self, Boot, Subject};
 use super::result::{Measured, Record, Results};
 use super::row::{Of, Row};
@@ -19,16 +19,16 @@ pub static PART: Part = Part {
     title: "two guests on a host too small for both",
     about: "\
 Two guests of 2 GiB each run in a control group of the host that is limited to
-1.9 GiB.  By turns, one touches 1 GiB (huge pages), keeps it for a second and frees
-it, and the other does the same as soon as the first has freed: the group holds one
-such peak and what the guests need beside it, but not two.  What the first has freed
-must be back on the host before the second is through, or the host swaps, or kills
+1.9 GiB.  By turns, one touches 1 GiB (huge pages), holds it for a second or less and frees
+it, and the other does the same as soon as the first has freed: the group has room for one
+such peak and what the guests need beside it, but not for two.  What the first has freed
+must be returned to the host before the second has touched its own, or the host swaps, or kills
 one of the guests where it has no swap.  A run ends after all peaks, or with the first
 guest that is killed.
 
-The peaks of a guest are a cycle of four seconds or so, and at its defaults page_hinting
-keeps back what a cycle takes, as it cannot know that the host is short of memory.  So it is
-run with ``hold_ms`` 0 as well, which is for such hosts.",
+A guest's peak is idle for as long as the other's lasts.  Where that is less than ``hold_ms``,
+page_hinting keeps the memory, as it cannot know that the host is short.  Nudged, it is told:
+before the first peak the host lowers each balloon's target by 1 MiB.",
     metrics: &[
         Metric {
             name: COMPLETION,
@@ -56,7 +56,7 @@ run with ``hold_ms`` 0 as well, which is for such hosts.",
             better: Better::Neither,
         },
     ],
-    estimate: Duration::from_secs(195),
+    estimate: Duration::from_secs(20 * 60),
     quick_estimate: Duration::from_secs(60),
     run,
     draw: |_: &Results, _: &Record, _: &Path| Ok(Vec::new()),
@@ -67,11 +67,42 @@ const COMPLETION: &str = "completion_s";
 const MEM_MIB: u64 = 2048;
 const PEAK_MIB: u64 = 1024;
 const LIMIT_MIB: u64 = 1946;
-const CASE: &str = "2 guests of 2 GiB, peaks of 1 GiB, limit 1.9 GiB";
-/// The same, with the module told not to pace.
-const UNPACED: &str = "2 guests of 2 GiB, peaks of 1 GiB, limit 1.9 GiB, hold_ms 0";
-/// How long a guest keeps its peak.
-const HOLD: Duration = Duration::from_secs(1);
+
+/// How long a guest holds its peak, and whether the host nudges the balloons first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Case {
+    held_ms: u64,
+    host: Host,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Host {
+    Silent,
+    Nudges,
+}
+
+impl Case {
+    const fn new(held_ms: u64, host: Host) -> Self {
+        Self { held_ms, host }
+    }
+
+    fn name(self) -> String {
+        let nudged = match self.host {
+            Host::Silent => "",
+            Host::Nudges => ", nudged",
+        };
+        format!("peaks held {} ms{nudged}", self.held_ms)
+    }
+}
+
+/// Page reporting does not listen to the host: it is run in the first case alone.
+const CASES: [Case; 5] = [
+    Case::new(1000, Host::Silent),
+    Case::new(300, Host::Silent),
+    Case::new(300, Host::Nudges),
+    Case::new(100, Host::Silent),
+    Case::new(100, Host::Nudges),
+];
 /// How long the guests are let be before the first peak.
 const SETTLE: Duration = Duration::from_secs(3);
 
@@ -91,25 +122,26 @@ type Get = fn(&Figures) -> Option<u64>;
 
 fn run(ctx: &Ctx<'_>, measured: &mut Measured) -> Result<()> {
     let initramfs = guest::initramfs(ctx, &["memhog"])?;
-    let (rounds, peaks) = ctx.choose((2, 4), (1, 2));
-    let mut runs = Config::PATCHED.map(|config| (CASE, config)).to_vec();
-    runs.push((UNPACED, Config::PageHinting));
+    let (rounds, peaks) = ctx.choose((5, 4), (1, 2));
+    let mut runs = Config::PATCHED.map(|config| (CASES[0], config)).to_vec();
+    runs.extend(CASES[1..].iter().map(|case| (*case, Config::PageHinting)));
     ctx.progress.steps(rounds as usize * runs.len());
     let swap = procfs::Current::current().map(|info: procfs::Meminfo| info.swap_total)?;
     measured.notes.push(match swap {
         0 => "The host has no swap: it kills what it has no memory for.".to_owned(),
         bytes => format!("The host has {} MiB of swap.", bytes >> 20),
     });
-    let mut seen: BTreeMap<(&str, Config), Vec<Figures>> = BTreeMap::new();
+    let mut seen: BTreeMap<Run, Vec<Figures>> = BTreeMap::new();
     for round in 0..rounds {
         for (case, config) in in_turn(&runs, round) {
             ctx.progress
-                .step(&format!("round {}, {config}; {case}", round + 1));
+                .step(&format!("round {}, {config}; {}", round + 1, case.name()));
             match alternate(ctx, &initramfs, (case, config), round, peaks) {
                 Ok(figures) => seen.entry((case, config)).or_default().push(figures),
                 Err(error) => {
-                    let of = row((case, config), COMPLETION, "s");
-                    measured.unless_failed(Err(error), &[case], |_| of)?;
+                    let name = case.name();
+                    let of = row(&name, config, COMPLETION, "s");
+                    measured.unless_failed(Err(error), &[&name], |_| of)?;
                 }
             }
         }
@@ -121,9 +153,9 @@ fn run(ctx: &Ctx<'_>, measured: &mut Measured) -> Result<()> {
 }
 
 /// What is run: a case, and a configuration.
-type Run = (&'static str, Config);
+type Run = (Case, Config);
 
-fn row((case, config): Run, metric: &'static str, unit: &'static str) -> Of<'static> {
+fn row<'a>(case: &'a str, config: Config, metric: &'static str, unit: &'static str) -> Of<'a> {
     Of {
         part: PART.name,
         case,
@@ -133,9 +165,11 @@ fn row((case, config): Run, metric: &'static str, unit: &'static str) -> Of<'sta
     }
 }
 
-fn rows(run: Run, runs: &[Figures]) -> Vec<Row> {
+fn rows((case, config): Run, runs: &[Figures]) -> Vec<Row> {
+    let name = case.name();
+    let row = |metric, unit| row(&name, config, metric, unit);
     let times: Vec<_> = runs.iter().map(|run| run.completion_s).collect();
-    let mut completion = Row::of(row(run, COMPLETION, "s"), &times);
+    let mut completion = Row::of(row(COMPLETION, "s"), &times);
     if times.iter().any(Option::is_none) {
         completion.note = Some("the host killed a guest".to_owned());
     }
@@ -143,8 +177,8 @@ fn rows(run: Run, runs: &[Figures]) -> Vec<Row> {
     let kills: Vec<_> = runs.iter().map(|run| run.kills as f64).collect();
     let mut rows = vec![
         completion,
-        Row::of_values(row(run, "peaks_done", ""), &peaks),
-        Row::of_values(row(run, "kills", ""), &kills),
+        Row::of_values(row("peaks_done", ""), &peaks),
+        Row::of_values(row("kills", ""), &kills),
     ];
     let told: [(_, Get); 2] = [
         ("swapped_mib", |run| run.swapped_mib),
@@ -156,7 +190,7 @@ fn rows(run: Run, runs: &[Figures]) -> Vec<Row> {
             .iter()
             .map(|figures| get(figures).map(|v| v as f64))
             .collect();
-        rows.extend(values.map(|values| Row::of_values(row(run, metric, "MiB"), &values)));
+        rows.extend(values.map(|values| Row::of_values(row(metric, "MiB"), &values)));
     }
     rows
 }
@@ -173,10 +207,9 @@ fn alternate(
     let procs = group.procs()?;
     let mut guests = Vec::new();
     for i in 0..2 {
-        let unpaced = case == UNPACED;
         let log = format!(
-            "overcommit-{round}-{config}{}-{i}",
-            if unpaced { "-unpaced" } else { "" }
+            "overcommit-{round}-{config}-{}-{:?}-{i}",
+            case.held_ms, case.host
         );
         let boot = Boot {
             cgroup: Some(&procs),
@@ -184,17 +217,22 @@ fn alternate(
         };
         let mut subject = Subject::boot(ctx, &boot)?;
         subject.with(|subject| subject.enter(config))?;
-        if unpaced {
-            subject.call(&format!("echo 0 > {SYSFS}/hold_ms"))?;
-        }
         guests.push(subject);
     }
     guests[0].rest(SETTLE)?;
+    if case.host == Host::Nudges {
+        for subject in &mut guests {
+            subject.guest.monitor(&format!("balloon {}", MEM_MIB - 1))?;
+        }
+    }
 
     let mut figures = Figures::default();
     let began = Instant::now();
     for peak in 0..peaks {
-        let outcome = one_peak(&mut guests[peak as usize % 2]);
+        let outcome = one_peak(
+            &mut guests[peak as usize % 2],
+            Duration::from_millis(case.held_ms),
+        );
         figures.kills = group.kills()?;
         figures.swapped_mib = figures.swapped_mib.max(group.swap_mib());
         match outcome {
@@ -220,11 +258,11 @@ fn alternate(
 }
 
 /// Touches, holds and frees.
-fn one_peak(subject: &mut Subject) -> Result<()> {
+fn one_peak(subject: &mut Subject, held: Duration) -> Result<()> {
     let port = &mut subject.guest.port;
     port.send(&format!("/selftests/memhog -t {PEAK_MIB}"))?;
     port.wait_for("touched", subject.limit)?;
-    interrupt::sleep_until(Instant::now() + HOLD)?;
+    interrupt::sleep_until(Instant::now() + held)?;
     let port = &mut subject.guest.port;
     port.send("")?;
     port.wait_for("freed", subject.limit)?;
@@ -252,7 +290,7 @@ mod tests {
             group_peak_mib: Some(1946),
             ..Figures::default()
         };
-        let rows = rows((CASE, Config::Upstream2000), &[done, killed]);
+        let rows = rows((CASES[0], Config::Upstream2000), &[done, killed]);
         let row = |metric: &str| rows.iter().find(|row| row.metric == metric);
         let completion = row(COMPLETION).unwrap();
         assert_eq!((completion.min, completion.median), (Some(10.0), None));
