@@ -68,9 +68,10 @@ fn fill(request: &mut Isolated, machine: &mut Machine, ranges: u32, token: &InTh
     for zone in Zone::all() {
         for order in (machine.lowest_order()..=zone::MAX_PAGE_ORDER).rev() {
             // What was taken changes both; free memory changes anyway.
-            let info = zone.info(token);
             let (isolated, _) = queue::isolated();
-            let pages = machine.share(zone.slot(), order, &info.view(), isolated);
+            let pages = zone.view(token, |view| {
+                machine.share(zone.slot(), order, view, isolated)
+            });
 
             if pages != 0 {
                 let taken = request.take(zone, order, pages, ranges);

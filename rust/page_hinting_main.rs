@@ -247,14 +247,13 @@ mod tests {
         let token = thread::InThread::for_test();
 
         for zone in zone::Zone::all() {
-            let info = zone.info(&token);
-            let view = info.view();
-            let unhinted = (0..).zip(view.unhinted);
-            let pages = unhinted.fold(0, |sum, (order, blocks)| sum + ((*blocks as u64) << order));
+            zone.view(&token, |view| {
+                let pages = view.areas(0).map(policy::Unhinted::pages).sum::<u64>();
 
-            assert!(view.eligible_low <= view.eligible);
-            assert!(view.eligible <= view.room.managed);
-            assert!(view.unhinted_low <= pages);
+                assert!(view.eligible_low <= view.eligible);
+                assert!(view.eligible <= view.managed);
+                assert!(view.unhinted_low <= pages);
+            });
         }
     }
 }

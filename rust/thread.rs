@@ -219,8 +219,9 @@ impl Hinter<'_> {
         let now_ns = self.now_ns();
 
         for zone in Zone::all() {
-            let info = zone.info(self.token);
-            self.machine.look(zone.slot(), &info.view(), now_ns);
+            zone.view(self.token, |view| {
+                self.machine.look(zone.slot(), view, now_ns)
+            });
         }
     }
 

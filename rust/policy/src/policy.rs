@@ -242,9 +242,9 @@ impl Unhinted {
     }
 }
 
-/// A zone's pages, as far as they decide what it can spare.
+/// What the thread sees of a zone, in pages, read under one hold of its lock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ZoneRoom {
+pub struct ZoneView<'a> {
     /// Free pages.
     pub free: u64,
     /// The zone's high watermark.
@@ -255,11 +255,34 @@ pub struct ZoneRoom {
     pub managed: u64,
     /// Pages out for hinting.
     pub isolated: u64,
-    /// The largest block that there can be, in pages.
+    /// The largest block that there can be.
     pub largest_block: u64,
+    /// Blocks that are not Offline, by order: their number.
+    pub unhinted: &'a [usize],
+    /// Pages in free blocks of the hinted orders, Offline or not, and pages that are out.
+    pub eligible: u64,
+    /// The least of `eligible` since a view of the zone was taken last.
+    pub eligible_low: u64,
+    /// The least of all pages that are not Offline, in free blocks of the hinted orders, since
+    /// then.
+    pub unhinted_low: u64,
+    /// Offline pages that were allocated, ever; may wrap.
+    pub offline_used: u64,
 }
 
-impl ZoneRoom {
+impl ZoneView<'_> {
+    /// The areas that have an order, from `min_order` up.
+    pub fn areas(&self, min_order: u32) -> impl Iterator<Item = Unhinted> + Clone + '_ {
+        let areas = self.unhinted.iter().enumerate();
+        let areas = areas.map(|(order, blocks)| Unhinted {
+            blocks: *blocks as u64,
+            // CAST: There are few orders.
+            order: order as u32,
+        });
+
+        areas.skip(min_order as usize)
+    }
+
     /// The most that may be out of the zone at a time.
     ///
     /// Half of what is free above the high watermark and the reserve, so that hinting alone never
