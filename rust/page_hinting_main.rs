@@ -141,11 +141,6 @@ impl Shared {
         self.flushes
             .flush(self.knobs().get(Knob::FlushTimeoutMs), thread::wake)
     }
-
-    /// Unhinted memory that the knobs make eligible, in pages.
-    fn backlog(&self) -> u64 {
-        batch::backlog(self.knobs().min_order())
-    }
 }
 
 /// The knobs that the module is loaded with.
