@@ -2,7 +2,10 @@
 
 //! Assembling requests for the host.
 
-use kernel::error::code::EAGAIN;
+use kernel::{
+    error::code::EAGAIN,
+    sync::atomic::Relaxed, //
+};
 
 use crate::{
     block::Isolated,
@@ -22,10 +25,10 @@ use crate::{
 /// Hands a request to the host, of what `machine` allows.
 pub(crate) fn request(machine: &mut Machine, stats: &Stats, token: &InThread) -> Outcome {
     let state = queue::State::now();
-    let ranges = policy::request_ranges(state.capacity(), state.room());
+    let ranges = policy::request_ranges(state.capacity, state.room);
 
     // The device may have changed to one that takes less.
-    if !state.has_device() || state.min_order() > machine.lowest_order() {
+    if !state.has_device() || state.min_order > machine.lowest_order() {
         return Outcome::Failed;
     }
     if ranges == 0 {
@@ -38,9 +41,9 @@ pub(crate) fn request(machine: &mut Machine, stats: &Stats, token: &InThread) ->
     fill(&mut request, machine, ranges, token);
     if request.is_empty() {
         // More may be had once the host has returned some, or nobody waits for it any more.
-        return if state.in_flight() {
+        return if state.in_flight != 0 {
             Outcome::Full
-        } else if state.held() || queue::State::now().held() {
+        } else if state.held || queue::State::now().held {
             Outcome::Held
         } else {
             Outcome::Nothing
@@ -53,11 +56,11 @@ pub(crate) fn request(machine: &mut Machine, stats: &Stats, token: &InThread) ->
         // Somebody needs the memory now, which is no fault of the device.
         return Outcome::Held;
     }
-    stats.submitted();
+    stats.requests.add(1u64, Relaxed);
     match result {
         Ok(()) => Outcome::Submitted { pages },
         Err(_) => {
-            stats.failed();
+            stats.errors.add(1u64, Relaxed);
             Outcome::Failed
         }
     }
@@ -68,9 +71,10 @@ fn fill(request: &mut Isolated, machine: &mut Machine, ranges: u32, token: &InTh
     for zone in Zone::all() {
         for order in (machine.lowest_order()..=zone::MAX_PAGE_ORDER).rev() {
             // What was taken changes both; free memory changes anyway.
-            let info = zone.info(token);
             let (isolated, _) = queue::isolated();
-            let pages = machine.share(zone.slot(), order, &info.view(), isolated);
+            let pages = zone.view(token, |view| {
+                machine.share(zone.slot(), order, view, isolated)
+            });
 
             if pages != 0 {
                 let taken = request.take(zone, order, pages, ranges);

@@ -54,7 +54,7 @@ fn zones(f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = zone.name().to_str().unwrap_or("?");
 
         for order in 0..=MAX_PAGE_ORDER {
-            let Some(area) = zone.area(order).map(|area| area.0) else {
+            let Some(area) = zone.area(order) else {
                 break;
             };
 
@@ -65,8 +65,7 @@ fn zones(f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 name,
                 order,
                 area.nr_free,
-                // The two are from different moments.
-                area.nr_free.saturating_sub(area.nr_offline),
+                area.unhinted(),
                 area.nr_offline,
                 area.nr_freed,
                 area.nr_bound,

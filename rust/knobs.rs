@@ -20,6 +20,7 @@ use kernel::{
 };
 
 use crate::{
+    batch,
     ffi::{
         self,
         ph_attr, //
@@ -82,13 +83,14 @@ unsafe extern "C" fn show_raw(data: *mut c_void, attr: c_uint) -> u64 {
 /// Besides, `seconds` must be valid for writes.
 unsafe extern "C" fn status_raw(data: *mut c_void, seconds: *mut i64) -> *const c_char {
     // SAFETY: As for `show_raw`.
-    let (word, since) = status(unsafe { &*data.cast::<Shared>() });
+    let (status, oldest_ns) = Status::now(unsafe { &*data.cast::<Shared>() });
 
-    if let Some(since) = since {
+    if status == Status::Stalled {
+        // CAST: Nanoseconds have room for 584 years.
         // SAFETY: By the safety requirement.
-        unsafe { seconds.write(i64::try_from(since).unwrap_or(i64::MAX)) };
+        unsafe { seconds.write((oldest_ns / 1_000_000_000) as i64) };
     }
-    word.as_char_ptr()
+    status.word().as_char_ptr()
 }
 
 /// # Safety
@@ -124,21 +126,22 @@ fn show(shared: &Shared, attr: ph_attr::Type) -> u64 {
         return shared.knobs().get(knob);
     }
     match attr {
-        ph_attr::PH_HINTED_KB => stats.hinted_kb(),
+        ph_attr::PH_HINTED_KB => pages_to_kb(stats.hinted_pages.load(Relaxed)),
         ph_attr::PH_REHINTED_KB => pages_to_kb(shared.untagged()),
         ph_attr::PH_OFFLINE_USED_KB => pages_to_kb(shared.offline_used()),
-        ph_attr::PH_BACKLOG_KB => pages_to_kb(shared.backlog()),
+        ph_attr::PH_BACKLOG_KB => pages_to_kb(batch::backlog(shared.knobs().min_order())),
         ph_attr::PH_KEPT_KB => pages_to_kb(shared.kept.load(Relaxed)),
         ph_attr::PH_ISOLATED_KB => pages_to_kb(queue::isolated().0),
         ph_attr::PH_ISOLATED_PEAK_KB => pages_to_kb(shared.isolated_peak()),
-        ph_attr::PH_REQUESTS => stats.requests(),
-        ph_attr::PH_ACKS => stats.acks(),
-        ph_attr::PH_ERRORS => stats
-            .errors()
-            .saturating_add(queue::State::now().cancelled()),
-        ph_attr::PH_STALLS => stats.stalls(),
-        ph_attr::PH_ACK_US_MAX => stats.ack_us_max(),
-        ph_attr::PH_WAKEUPS => stats.wakeups(),
+        ph_attr::PH_REQUESTS => stats.requests.load(Relaxed),
+        ph_attr::PH_ACKS => stats.acks.load(Relaxed),
+        ph_attr::PH_ERRORS => {
+            let errors = stats.errors.load(Relaxed);
+            errors.saturating_add(queue::State::now().cancelled)
+        }
+        ph_attr::PH_STALLS => stats.stalls.load(Relaxed),
+        ph_attr::PH_ACK_US_MAX => stats.ack_us_max.load(Relaxed),
+        ph_attr::PH_WAKEUPS => stats.wakeups.load(Relaxed),
         // The helpers have no other files.
         _ => 0,
     }
@@ -178,11 +181,11 @@ impl Status {
         let state = queue::State::now();
         let status = if !state.has_device() {
             Self::NoQueue
-        } else if policy::is_stalled(state.oldest_ns()) {
+        } else if policy::is_stalled(state.oldest_ns) {
             Self::Stalled
         } else if !shared.knobs().enabled() {
             Self::Off
-        } else if state.in_flight() {
+        } else if state.in_flight != 0 {
             Self::Hinting
         } else if shared.kept.load(Relaxed) != 0 {
             Self::Paced
@@ -190,7 +193,7 @@ impl Status {
             Self::Idle
         };
 
-        (status, state.oldest_ns())
+        (status, state.oldest_ns)
     }
 
     /// The ABI's word for it. (`c""` is of another type than the kernel's in Linux 6.18.)
@@ -206,22 +209,8 @@ impl Status {
     }
 }
 
-/// The status as a word, and for `stalled` since how many seconds.
-fn status(shared: &Shared) -> (&'static CStr, Option<u64>) {
-    let (status, oldest_ns) = Status::now(shared);
-    let since = (status == Status::Stalled).then_some(oldest_ns / 1_000_000_000);
-
-    (status.word(), since)
-}
-
-/// Wakes those who poll `status`.
-pub(crate) fn notify_status() {
+/// Wakes those who poll a file: `PH_STATUS` or `PH_BACKLOG_KB`.
+pub(crate) fn notify(attr: ph_attr::Type) {
     // SAFETY: No requirements but process context.
-    unsafe { ffi::ph_sysfs_notify(ph_attr::PH_STATUS) };
-}
-
-/// Wakes those who poll `stats/backlog_kb`.
-pub(crate) fn notify_backlog() {
-    // SAFETY: No requirements but process context.
-    unsafe { ffi::ph_sysfs_notify(ph_attr::PH_BACKLOG_KB) };
+    unsafe { ffi::ph_sysfs_notify(attr) };
 }

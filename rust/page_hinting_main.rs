@@ -141,11 +141,6 @@ impl Shared {
         self.flushes
             .flush(self.knobs().get(Knob::FlushTimeoutMs), thread::wake)
     }
-
-    /// Unhinted memory that the knobs make eligible, in pages.
-    fn backlog(&self) -> u64 {
-        batch::backlog(self.knobs().min_order())
-    }
 }
 
 /// The knobs that the module is loaded with.
@@ -247,14 +242,13 @@ mod tests {
         let token = thread::InThread::for_test();
 
         for zone in zone::Zone::all() {
-            let info = zone.info(&token);
-            let view = info.view();
-            let unhinted = (0..).zip(view.unhinted);
-            let pages = unhinted.fold(0, |sum, (order, blocks)| sum + ((*blocks as u64) << order));
+            zone.view(&token, |view| {
+                let pages = view.areas(0).map(policy::Unhinted::pages).sum::<u64>();
 
-            assert!(view.eligible_low <= view.eligible);
-            assert!(view.eligible <= view.room.managed);
-            assert!(view.unhinted_low <= pages);
+                assert!(view.eligible_low <= view.eligible);
+                assert!(view.eligible <= view.managed);
+                assert!(view.unhinted_low <= pages);
+            });
         }
     }
 }

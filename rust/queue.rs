@@ -7,7 +7,10 @@ use kernel::{
     prelude::*, //
 };
 
-use crate::ffi;
+use crate::{
+    ffi,
+    machine::Watermark, //
+};
 
 /// The module's hold of the core: while it lives, free pages are hinted from here.
 ///
@@ -28,10 +31,12 @@ impl Attachment {
         Ok(Self(()))
     }
 
-    /// Has the thread woken when the unhinted blocks of an order from `min_order` up reach
-    /// `pages`; [`None`] for never.
-    pub(crate) fn set_watermark(watermark: Option<(u32, u64)>) {
-        let (min_order, pages) = watermark.unwrap_or((kernel::bindings::NR_PAGE_ORDERS, 0));
+    /// Tells the core when to wake the thread.
+    pub(crate) fn set_watermark(watermark: Watermark) {
+        let (min_order, pages) = match watermark {
+            Watermark::Never => (kernel::bindings::NR_PAGE_ORDERS, 0),
+            Watermark::Blocks { min_order, pages } => (min_order, pages),
+        };
 
         // SAFETY: Any arguments are good, in any context.
         unsafe {
@@ -62,33 +67,14 @@ pub(crate) fn rearm() {
 }
 
 /// Requests that the host has acknowledged, and that were returned to the free lists.
-pub(crate) struct Ack {
-    /// How many; more than one if somebody who needed the memory took them back.
-    pub(crate) requests: u64,
-    /// Their size in pages.
-    pub(crate) pages: u64,
-    /// From submission to return, the longest of them, in nanoseconds.
-    pub(crate) latency_ns: u64,
-    /// Whether they were submitted since the module was loaded, and not before it was unloaded last.
-    pub(crate) own: bool,
-}
+pub(crate) use ffi::page_hinting_ack as Ack;
 
 /// Returns what the host has acknowledged to the free lists.
 pub(crate) fn reap() -> Option<Ack> {
-    let mut ack = ffi::page_hinting_ack {
-        nr_requests: 0,
-        nr_pages: 0,
-        latency_ns: 0,
-        own: false,
-    };
+    let mut ack = Ack::default();
 
     // SAFETY: `ack` is valid for writes.
-    unsafe { ffi::page_hinting_reap(&mut ack) }.then_some(Ack {
-        requests: ack.nr_requests as u64,
-        pages: ack.nr_pages as u64,
-        latency_ns: ack.latency_ns,
-        own: ack.own,
-    })
+    unsafe { ffi::page_hinting_reap(&mut ack) }.then_some(ack)
 }
 
 /// Has the next acknowledgment wake the thread. False if there is something to [`reap`] already.
@@ -98,64 +84,21 @@ pub(crate) fn arm() -> bool {
 }
 
 /// The device and what it has.
-pub(crate) struct State(ffi::page_hinting_device_state);
+pub(crate) use ffi::page_hinting_device_state as State;
 
 impl State {
     /// The state now.
     pub(crate) fn now() -> Self {
-        let mut state = ffi::page_hinting_device_state {
-            room: 0,
-            capacity: 0,
-            min_order: 0,
-            in_flight: 0,
-            oldest_ns: 0,
-            cancelled: 0,
-            held: false,
-        };
+        let mut state = Self::default();
 
         // SAFETY: `state` is valid for writes.
         unsafe { ffi::page_hinting_get_device_state(&mut state) };
-        Self(state)
+        state
     }
 
     /// Whether there is a device.
     pub(crate) fn has_device(&self) -> bool {
-        self.0.capacity != 0
-    }
-
-    /// Ranges that may be in flight together.
-    pub(crate) fn capacity(&self) -> u32 {
-        self.0.capacity
-    }
-
-    /// Ranges that may be submitted now.
-    pub(crate) fn room(&self) -> u32 {
-        self.0.room
-    }
-
-    /// Lowest order that the device takes.
-    pub(crate) fn min_order(&self) -> u32 {
-        self.0.min_order
-    }
-
-    /// Whether the host has something to acknowledge.
-    pub(crate) fn in_flight(&self) -> bool {
-        self.0.in_flight != 0
-    }
-
-    /// How long the host has had the oldest of it, in nanoseconds.
-    pub(crate) fn oldest_ns(&self) -> u64 {
-        self.0.oldest_ns
-    }
-
-    /// Whether somebody waits for what is out, so that nothing can be taken or submitted now.
-    pub(crate) fn held(&self) -> bool {
-        self.0.held
-    }
-
-    /// Requests that came back because the device was reset, since the module was loaded.
-    pub(crate) fn cancelled(&self) -> u64 {
-        self.0.cancelled
+        self.capacity != 0
     }
 }
 

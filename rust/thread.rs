@@ -21,7 +21,10 @@ use kernel::{
 
 use crate::{
     batch,
-    ffi,
+    ffi::{
+        self,
+        ph_attr, //
+    },
     knobs::{
         self,
         Status, //
@@ -31,8 +34,7 @@ use crate::{
         self,
         Action,
         Device,
-        Input,
-        Watermark, //
+        Input, //
     },
     pages_to_kb,
     policy,
@@ -128,31 +130,14 @@ fn run(shared: &Shared, token: &InThread) {
         token,
         machine,
         started: Instant::now(),
-        host: Host::Answers,
-        warned: false,
+        oldest_ns: 0,
         status: None,
     };
 
-    while !should_stop(token) {
+    // SAFETY: The token says that this is the thread. It holds no lock.
+    while !unsafe { ffi::ph_thread_should_stop() } {
         hinter.step();
     }
-}
-
-fn should_stop(_: &InThread) -> bool {
-    // SAFETY: The token says that this is the thread. It holds no lock.
-    unsafe { ffi::ph_thread_should_stop() }
-}
-
-fn wait(ms: u32, _: &InThread) {
-    // SAFETY: The token says that this is the thread. It holds no lock.
-    unsafe { ffi::ph_thread_wait(ms) };
-}
-
-/// Whether the host answers.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Host {
-    Answers,
-    Stalled,
 }
 
 /// What the thread works with.
@@ -161,9 +146,8 @@ struct Hinter<'a> {
     token: &'a InThread,
     machine: Machine,
     started: Instant<Monotonic>,
-    host: Host,
-    /// The log says already that the host does not answer.
-    warned: bool,
+    /// How long the host had had the oldest request when the thread slept last, in nanoseconds.
+    oldest_ns: u64,
     /// The status that was last told.
     status: Option<Status>,
 }
@@ -180,10 +164,7 @@ impl Hinter<'_> {
         }
 
         match self.machine.next(&self.input()) {
-            Action::Watermark(Watermark::Never) => Attachment::set_watermark(None),
-            Action::Watermark(Watermark::Blocks { min_order, pages }) => {
-                Attachment::set_watermark(Some((min_order, pages)));
-            }
+            Action::Watermark(watermark) => Attachment::set_watermark(watermark),
             Action::Rearm => queue::rearm(),
             Action::Drain => zone::drain(),
             Action::Look => self.look(),
@@ -191,10 +172,10 @@ impl Hinter<'_> {
                 let outcome = batch::request(&mut self.machine, &self.shared.stats, self.token);
 
                 if self.machine.requested(outcome, self.now_ns()) {
-                    self.shared.stats.woken();
+                    self.shared.stats.wakeups.add(1u64, Relaxed);
                 }
             }
-            Action::Passed => knobs::notify_backlog(),
+            Action::Passed => knobs::notify(ph_attr::PH_BACKLOG_KB),
             Action::Flushed { flush, done } => self.shared.flushes.finished(flush, done),
             Action::Sleep { ms } => self.sleep(ms),
         }
@@ -207,8 +188,8 @@ impl Hinter<'_> {
             now_ns: self.now_ns(),
             knobs: self.shared.knobs(),
             device: state.has_device().then(|| Device {
-                min_order: state.min_order(),
-                in_flight: state.in_flight(),
+                min_order: state.min_order,
+                in_flight: state.in_flight != 0,
             }),
             flush: self.shared.flushes.wanted(),
             asks: queue::host_asks(),
@@ -219,8 +200,9 @@ impl Hinter<'_> {
         let now_ns = self.now_ns();
 
         for zone in Zone::all() {
-            let info = zone.info(self.token);
-            self.machine.look(zone.slot(), &info.view(), now_ns);
+            zone.view(self.token, |view| {
+                self.machine.look(zone.slot(), view, now_ns)
+            });
         }
     }
 
@@ -229,35 +211,32 @@ impl Hinter<'_> {
         let state = queue::State::now();
 
         self.shared.kept.store(self.machine.kept(), Relaxed);
-        if state.in_flight() && !queue::arm() {
+        if state.in_flight != 0 && !queue::arm() {
             return;
         }
-        self.notice(&state);
-        wait(ms, self.token);
+        self.notice(state.oldest_ns);
+        // SAFETY: The token says that this is the thread. It holds no lock.
+        unsafe { ffi::ph_thread_wait(ms) };
     }
 
     /// Tells those who watch what has changed.
-    fn notice(&mut self, state: &queue::State) {
-        let host = if policy::is_stalled(state.oldest_ns()) {
-            Host::Stalled
-        } else {
-            Host::Answers
-        };
-        if host == Host::Stalled && self.host == Host::Answers {
-            self.shared.stats.stalled();
-            queue::trace_stall(state.oldest_ns());
+    fn notice(&mut self, oldest_ns: u64) {
+        if policy::is_stalled(oldest_ns) && !policy::is_stalled(self.oldest_ns) {
+            let stalls = &self.shared.stats.stalls;
+
             // (pr_warn_once!() came after Linux 6.18.)
-            if !self.warned {
-                self.warned = true;
+            if stalls.load(Relaxed) == 0 {
                 pr_warn!("the host does not answer; hinting goes on when it does\n");
             }
+            stalls.add(1u64, Relaxed);
+            queue::trace_stall(oldest_ns);
         }
-        self.host = host;
+        self.oldest_ns = oldest_ns;
 
         let (status, _) = Status::now(self.shared);
         if self.status != Some(status) {
             self.status = Some(status);
-            knobs::notify_status();
+            knobs::notify(ph_attr::PH_STATUS);
         }
     }
 }

@@ -11,8 +11,7 @@ use kernel::{
 
 use crate::{
     ffi,
-    machine::ZoneView,
-    policy::ZoneRoom,
+    policy::ZoneView,
     thread::InThread, //
 };
 
@@ -98,73 +97,45 @@ impl Zone {
 
     /// A snapshot of a free area's counters; [`None`] if there is no such order.
     pub(crate) fn area(self, order: u32) -> Option<Area> {
-        let mut area = ffi::ph_area {
-            nr_free: 0,
-            nr_offline: 0,
-            nr_freed: 0,
-            nr_bound: 0,
-        };
+        let mut area = Area::default();
 
         if order > MAX_PAGE_ORDER {
             return None;
         }
         // SAFETY: The zone is valid, the order is in range, and `area` is valid for writes.
         unsafe { ffi::ph_zone_area(self.as_ptr(), order, &mut area) };
-        Some(Area(area))
+        Some(area)
     }
 
-    /// The zone's numbers, read under one hold of its lock. For the thread alone, as it begins anew
-    /// the time that the lows are of.
-    pub(crate) fn info(self, _: &InThread) -> ZoneInfo {
-        let mut info = ffi::page_hinting_zone_info {
-            free: 0,
-            high_wmark: 0,
-            reserve: 0,
-            managed: 0,
-            isolated: 0,
-            unhinted: [0; NR_PAGE_ORDERS as usize],
-            eligible: 0,
-            eligible_low: 0,
-            unhinted_low: 0,
-            offline_used: 0,
-        };
+    /// Calls `f` with what the zone has and can spare, read under one hold of its lock. For the
+    /// thread alone, as it begins anew the time that the lows are of.
+    pub(crate) fn view<T>(self, _: &InThread, f: impl FnOnce(&ZoneView<'_>) -> T) -> T {
+        let mut info = ffi::page_hinting_zone_info::default();
 
         // SAFETY: The zone is valid as zones are never freed, and `info` is valid for writes.
         unsafe { ffi::page_hinting_get_zone_info(self.as_ptr(), &mut info) };
-        ZoneInfo(info)
+        f(&ZoneView {
+            free: info.free as u64,
+            high_watermark: info.high_wmark as u64,
+            reserve: info.reserve as u64,
+            managed: info.managed as u64,
+            isolated: info.isolated as u64,
+            largest_block: 1 << MAX_PAGE_ORDER,
+            unhinted: &info.unhinted,
+            eligible: info.eligible as u64,
+            eligible_low: info.eligible_low as u64,
+            unhinted_low: info.unhinted_low as u64,
+            offline_used: info.offline_used as u64,
+        })
     }
 }
 
 /// The counters of a free area, in blocks, each of another moment.
-pub(crate) struct Area(pub(crate) ffi::ph_area);
+pub(crate) use ffi::ph_area as Area;
 
 impl Area {
     /// Free blocks that are not tagged Offline.
     pub(crate) fn unhinted(&self) -> u64 {
-        self.0.nr_free.saturating_sub(self.0.nr_offline) as u64
-    }
-}
-
-/// What a zone has and can spare at a moment.
-pub(crate) struct ZoneInfo(ffi::page_hinting_zone_info);
-
-impl ZoneInfo {
-    /// The same, as the machine sees it.
-    pub(crate) fn view(&self) -> ZoneView<'_> {
-        ZoneView {
-            room: ZoneRoom {
-                free: self.0.free as u64,
-                high_watermark: self.0.high_wmark as u64,
-                reserve: self.0.reserve as u64,
-                managed: self.0.managed as u64,
-                isolated: self.0.isolated as u64,
-                largest_block: 1 << MAX_PAGE_ORDER,
-            },
-            unhinted: &self.0.unhinted,
-            eligible: self.0.eligible as u64,
-            eligible_low: self.0.eligible_low as u64,
-            unhinted_low: self.0.unhinted_low as u64,
-            offline_used: self.0.offline_used as u64,
-        }
+        self.nr_free.saturating_sub(self.nr_offline) as u64
     }
 }

@@ -15,7 +15,6 @@ use core::ops::DerefMut;
 use crate::{
     levels::{
         Levels,
-        Look,
         Terms, //
     },
     policy::{
@@ -23,7 +22,7 @@ use crate::{
         Knob,
         Knobs,
         Unhinted,
-        ZoneRoom, //
+        ZoneView, //
     },
 };
 
@@ -97,48 +96,12 @@ pub struct Device {
     pub in_flight: bool,
 }
 
-/// What the thread sees of a zone, read under one hold of its lock.
-#[derive(Clone, Copy, Debug)]
-pub struct ZoneView<'a> {
-    pub room: ZoneRoom,
-    /// Blocks that are not Offline, by order.
-    pub unhinted: &'a [usize],
-    /// As in [`Look`]; the lows are since a view of the zone was taken last.
-    pub eligible: u64,
-    pub eligible_low: u64,
-    pub unhinted_low: u64,
-    pub offline_used: u64,
-}
-
 /// The state of a zone.
 #[derive(Clone, Debug)]
 pub struct Zone<W> {
     levels: Levels<W>,
-    /// The lows that were read since the last look: reading them begins new ones.
-    lows: Lows,
     /// Pages that may still be taken, by the last look.
     spare: u64,
-}
-
-/// The least that a zone had, in pages.
-#[derive(Clone, Copy, Debug)]
-struct Lows {
-    eligible: u64,
-    unhinted: u64,
-}
-
-impl Lows {
-    const NONE: Self = Self {
-        eligible: u64::MAX,
-        unhinted: u64::MAX,
-    };
-
-    fn and(self, view: &ZoneView<'_>) -> Self {
-        Self {
-            eligible: self.eligible.min(view.eligible_low),
-            unhinted: self.unhinted.min(view.unhinted_low),
-        }
-    }
 }
 
 impl<W: DerefMut<Target = [u64]>> Zone<W> {
@@ -146,7 +109,6 @@ impl<W: DerefMut<Target = [u64]>> Zone<W> {
     pub fn new(words: W) -> Self {
         Self {
             levels: Levels::new(words),
-            lows: Lows::NONE,
             spare: 0,
         }
     }
@@ -161,31 +123,18 @@ enum Step {
     Look,
     Decide,
     Request,
-    /// The pass is over.
-    Passed(End),
-    Sleep {
-        most_ms: u32,
-    },
+    Sleep { most_ms: u32 },
 }
 
-/// What is left to do of a pass that is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct End {
-    /// The flush that has ended with it.
-    flush: Option<u64>,
-    /// Whether anybody is to hear of it.
-    news: bool,
-    next: Next,
-}
+/// Until woken, or until it is time to look for what is below the watermark.
+const REST: Step = Step::Sleep {
+    most_ms: policy::TRICKLE_MS,
+};
 
-/// What comes after a pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
-    /// A turn at once: what was freed meanwhile did not wake the thread.
-    Turn,
-    /// A turn a little later.
-    Retry,
-}
+/// Until there may be blocks again, or the device takes them.
+const RETRY: Step = Step::Sleep {
+    most_ms: policy::RETRY_MS,
+};
 
 /// Why a turn looks for blocks that the watermark does not tell of, or that may still merge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,8 +187,6 @@ struct Found {
     /// Pages that are kept: in all zones, and the most in one.
     kept: u64,
     kept_most: u64,
-    /// In how many nanoseconds to look again for what is kept.
-    again_ns: Option<u64>,
     /// An area that its zone can spare a block of reaches the watermark, kept or not.
     reached: bool,
     /// An area that may be taken from does; with blocks of the largest order alone.
@@ -281,20 +228,26 @@ pub struct Machine<Z> {
     found: Found,
     /// When it last looked for what is below the watermark.
     looked_ns: u64,
-    /// When to look for a rest of what the watermark has told.
-    follow_up_ns: Option<u64>,
+    /// When to look for a rest of what the watermark has told, or [`NEVER`].
+    follow_up_ns: u64,
     /// The same, soon after the last pass of much.
-    soon_ns: Option<u64>,
-    /// When to look again for what is kept, and when something was kept last.
-    look_ns: Option<u64>,
+    soon_ns: u64,
+    /// When to look again for what is kept, or [`NEVER`].
+    look_ns: u64,
+    /// When something was kept last.
     kept_ns: Option<u64>,
-    /// Pages handed to the host.
-    submitted: u64,
-    /// When the per-CPU lists were drained last to follow up, and what had been handed over then.
-    drained: Option<(u64, u64)>,
+    /// When the per-CPU lists were drained last to follow up, and pages handed over since then.
+    drained_ns: Option<u64>,
+    undrained: u64,
     asks: u64,
-    asked_ns: Option<u64>,
+    /// Until when the host's word counts.
+    asked_ns: u64,
+    /// What is still to be told of a pass that is over.
+    news: [Option<Action>; 2],
 }
+
+/// The time of what is not to come.
+const NEVER: u64 = u64::MAX;
 
 impl<W, Z> Machine<Z>
 where
@@ -313,14 +266,15 @@ where
             watermark: None,
             found: Found::default(),
             looked_ns: now_ns,
-            follow_up_ns: None,
-            soon_ns: None,
-            look_ns: None,
+            follow_up_ns: NEVER,
+            soon_ns: NEVER,
+            look_ns: NEVER,
             kept_ns: None,
-            submitted: 0,
-            drained: None,
+            drained_ns: None,
+            undrained: 0,
             asks,
-            asked_ns: None,
+            asked_ns: 0,
+            news: [None; 2],
         }
     }
 
@@ -332,12 +286,16 @@ where
     /// What to do next.
     pub fn next(&mut self, input: &Input) -> Action {
         loop {
+            if let Some(action) = self.news.iter_mut().find_map(Option::take) {
+                return action;
+            }
             let action = match self.step {
                 Step::Begin => self.begin(input),
                 Step::Rearm => self.rearm(),
                 Step::Drain => self.drain(input),
                 Step::Look => {
                     self.found = Found::default();
+                    self.look_ns = NEVER;
                     self.step = Step::Decide;
                     Some(Action::Look)
                 }
@@ -346,7 +304,6 @@ where
                     None
                 }
                 Step::Request => Some(Action::Request),
-                Step::Passed(end) => self.passed(end),
                 Step::Sleep { most_ms } => self.sleep(input, most_ms),
             };
             if let Some(action) = action {
@@ -381,27 +338,24 @@ where
     fn hear(&mut self, input: &Input) {
         if input.asks != self.asks {
             self.asks = input.asks;
-            self.asked_ns = Some(input.now_ns);
-            self.look_ns = Some(input.now_ns);
+            self.asked_ns = input.now_ns.saturating_add(ms(policy::ASKED_MS));
+            self.look_ns = input.now_ns;
         }
-        let over = |at: u64| input.now_ns.saturating_sub(at) >= ms(policy::ASKED_MS);
-        self.asked_ns = self.asked_ns.filter(|at| !over(*at));
     }
 
     /// Nothing is hinted. What happens meanwhile is no news to the pacing.
     fn stop(&mut self) {
         self.zones.iter_mut().for_each(|zone| {
             zone.levels.forget();
-            zone.lows = Lows::NONE;
             zone.spare = 0;
         });
         self.plan = None;
         self.pass = Pass::Idle;
         self.watch = Watch::Armed;
         self.found = Found::default();
-        self.follow_up_ns = None;
-        self.soon_ns = None;
-        self.look_ns = None;
+        self.follow_up_ns = NEVER;
+        self.soon_ns = NEVER;
+        self.look_ns = NEVER;
         self.kept_ns = None;
         self.step = Step::Rearm;
     }
@@ -411,9 +365,10 @@ where
         let batch = knobs.pages(Knob::BatchKb);
         let high = knobs.pages(Knob::HighWatermarkKb);
         let min_order = knobs.min_order().max(device.min_order);
-        let hold_ms = match self.asked_ns {
-            Some(_) => 0,
-            None => knobs.get(Knob::HoldMs),
+        let hold_ms = if input.now_ns < self.asked_ns {
+            0
+        } else {
+            knobs.get(Knob::HoldMs)
         };
 
         Plan {
@@ -428,7 +383,7 @@ where
             terms: Terms {
                 hold_ns: hold_ms.saturating_mul(NS_PER_MS),
                 min_order,
-                granule_pages: 1 << knobs.granule_order(),
+                granule_order: knobs.granule_order(),
                 worth_pages: high.min(knobs.kb_to_pages(policy::WORTH_KB)),
             },
             much: knobs.kb_to_pages(policy::MUCH_KB),
@@ -439,21 +394,20 @@ where
 
     /// Why this turn is, and what ends with it.
     fn cause(&mut self, now_ns: u64) -> Cause {
-        let due = |at: Option<u64>| at.is_some_and(|at| at <= now_ns);
-        let follows = due(self.follow_up_ns) || due(self.soon_ns);
-        let rested = now_ns.saturating_sub(self.looked_ns) >= ms(policy::TRICKLE_MS);
+        let follows = self.follow_up_ns.min(self.soon_ns) <= now_ns;
+        let rested = self.is_rested(now_ns);
         let deferred = self.watch == Watch::Deferred;
 
         if follows {
             // Taken, so that it does not go on by itself for ever.
-            self.follow_up_ns = None;
-            self.soon_ns = None;
+            self.follow_up_ns = NEVER;
+            self.soon_ns = NEVER;
             // What goes on has not come to an end, as more and more is freed or the host is slow.
             if let Pass::Running { scope, .. } = &mut self.pass {
                 *scope = Scope::All;
             }
         }
-        if (rested && self.watch == Watch::Futile) || (deferred && self.follow_up_ns.is_none()) {
+        if (rested && self.watch == Watch::Futile) || (deferred && self.follow_up_ns == NEVER) {
             self.watch = Watch::Armed;
         }
 
@@ -461,7 +415,7 @@ where
             Cause::Deferred
         } else if follows || rested {
             Cause::Rest
-        } else if due(self.look_ns) && self.found.kept != 0 {
+        } else if self.look_ns <= now_ns && self.found.kept != 0 {
             Cause::Kept
         } else {
             Cause::Woken
@@ -478,12 +432,10 @@ where
             return Some(Action::Watermark(watermark));
         }
         if self.plan.is_none() {
-            self.step = Step::Sleep {
-                most_ms: policy::TRICKLE_MS,
-            };
+            self.step = REST;
             return None;
         }
-        self.step = if self.pass == Pass::Idle && matches!(self.cause, Cause::Rest) {
+        self.step = if self.pass == Pass::Idle && self.cause == Cause::Rest {
             Step::Drain
         } else {
             Step::Look
@@ -494,14 +446,14 @@ where
     /// Drains the per-CPU lists: what they hold is free, and at rest nobody needs it there. To
     /// follow up, if they were a moment ago, a moment later.
     fn drain(&mut self, input: &Input) -> Option<Action> {
-        let rested = input.now_ns.saturating_sub(self.looked_ns) >= ms(policy::TRICKLE_MS);
+        let rested = self.is_rested(input.now_ns);
         let busy = self.is_busy(input.now_ns);
         let wait_ns = match (busy, rested) {
             (true, _) => ms(policy::DRAIN_BUSY_MS),
             (false, true) => 0,
             (false, false) => ms(policy::DRAIN_MS),
         };
-        let due_ns = self.drained.map_or(0, |(at, _)| at.saturating_add(wait_ns));
+        let due_ns = self.drained_ns.map_or(0, |at| at.saturating_add(wait_ns));
 
         self.step = Step::Look;
         if rested {
@@ -510,14 +462,20 @@ where
         if input.now_ns >= due_ns || (!busy && self.is_much()) {
             // One at rest is no reason to leave aside what comes next.
             if busy || !rested {
-                self.drained = Some((input.now_ns, self.submitted));
+                self.drained_ns = Some(input.now_ns);
+                self.undrained = 0;
             }
             return Some(Action::Drain);
         }
         if !busy {
-            self.follow_up_at(due_ns);
+            self.follow_up_ns = self.follow_up_ns.min(due_ns);
         }
         None
+    }
+
+    /// Whether it is time to look for what is below the watermark.
+    fn is_rested(&self, now_ns: u64) -> bool {
+        now_ns.saturating_sub(self.looked_ns) >= ms(policy::TRICKLE_MS)
     }
 
     /// Whether memory is kept, or was a moment ago: a cycle goes on.
@@ -530,16 +488,16 @@ where
 
     /// Whether so much was handed over since the lists were drained that it is worth it in any case.
     fn is_much(&self) -> bool {
-        let (_, submitted) = self.drained.unwrap_or_default();
         let much = self.plan.map_or(u64::MAX, |plan| plan.much);
-        let much = much.max(self.found.managed / policy::MUCH_PART);
 
-        self.submitted.saturating_sub(submitted) >= much
+        self.undrained >= much.max(self.found.managed / policy::MUCH_PART)
     }
 
-    /// Has it look for a rest at that time, if it is not to sooner.
-    fn follow_up_at(&mut self, at_ns: u64) {
-        self.follow_up_ns = Some(self.follow_up_ns.map_or(at_ns, |at| at.min(at_ns)));
+    /// Has it look for a rest a moment later.
+    fn follow_up(&mut self, now_ns: u64) {
+        let at_ns = now_ns.saturating_add(ms(policy::FOLLOW_UP_MS));
+
+        self.follow_up_ns = self.follow_up_ns.min(at_ns);
     }
 
     /// For [`Action::Look`]: takes in what there is of a zone. `zone` is its number in `Z`.
@@ -547,42 +505,27 @@ where
         let (Some(plan), Some(zone)) = (self.plan, self.zones.get_mut(zone)) else {
             return;
         };
-        let areas = areas(view.unhinted, plan.min_order);
-        let fits = |area: &Unhinted| view.room.fits(plan.batch, area.order);
-        let backlog = areas.clone().filter(fits).map(Unhinted::pages);
-        let lows = core::mem::replace(&mut zone.lows, Lows::NONE).and(view);
-        let look = Look {
-            now_ns,
-            managed: view.room.managed,
-            eligible: view.eligible,
-            eligible_low: lows.eligible,
-            backlog: backlog.fold(0, u64::saturating_add),
-            unhinted_low: lows.unhinted,
-            offline_used: view.offline_used,
-        };
-        let decision = zone.levels.look(&look, &plan.terms);
+        let areas = view.areas(plan.min_order);
+        let areas = areas.filter(|area| view.fits(plan.batch, area.order));
+        let backlog = areas.clone().map(Unhinted::pages);
+        let backlog = backlog.fold(0, u64::saturating_add);
+        let decision = zone.levels.look(now_ns, view, backlog, &plan.terms);
         let found = &mut self.found;
 
         zone.spare = match plan.flush {
             Some(_) => u64::MAX,
             None => decision.pages,
         };
-        found.managed = found.managed.saturating_add(look.managed);
+        self.look_ns = self.look_ns.min(now_ns.saturating_add(decision.again_ns));
+        found.managed = found.managed.saturating_add(view.managed);
         found.kept = found.kept.saturating_add(decision.kept);
         found.kept_most = found.kept_most.max(decision.kept);
-        if decision.again_ns != u64::MAX {
-            let again_ns = found.again_ns.unwrap_or(u64::MAX);
-            found.again_ns = Some(again_ns.min(decision.again_ns));
-        }
-        for area in areas {
+        for area in areas.filter(|area| area.exceeds(plan.low)) {
             let spare = area.up_to(zone.spare);
-            let can_go = fits(&area) && area.exceeds(plan.low) && spare.blocks != 0;
-            let due = can_go && spare.reaches(plan.high);
+            let due = spare.reaches(plan.high);
 
-            found.reached |= fits(&area)
-                && area.exceeds(plan.low)
-                && area.reaches(plan.high.saturating_add(decision.kept));
-            found.left |= can_go;
+            found.reached |= area.reaches(plan.high.saturating_add(decision.kept));
+            found.left |= spare.blocks != 0;
             found.due |= due;
             found.due_largest |= due && area.order >= plan.largest;
         }
@@ -594,9 +537,6 @@ where
         let found = self.found;
         let flush = self.plan.and_then(|plan| plan.flush);
 
-        self.look_ns = found
-            .again_ns
-            .map(|again_ns| input.now_ns.saturating_add(again_ns));
         if found.kept != 0 {
             self.kept_ns = Some(input.now_ns);
         }
@@ -621,13 +561,11 @@ where
                 _ => Watch::Armed,
             };
             if self.watch == Watch::Deferred || (!idle && !all) {
-                self.follow_up_at(input.now_ns.saturating_add(ms(policy::FOLLOW_UP_MS)));
+                self.follow_up(input.now_ns);
             }
         }
         self.step = match self.pass {
-            Pass::Idle => Step::Sleep {
-                most_ms: policy::TRICKLE_MS,
-            },
+            Pass::Idle => REST,
             Pass::Running { .. } => Step::Request,
         };
     }
@@ -649,19 +587,14 @@ where
         let (Some(plan), Some(zone)) = (self.plan, self.zones.get_mut(zone)) else {
             return 0;
         };
-        let area = Unhinted {
-            blocks: view.unhinted.get(order as usize).map_or(0, |n| *n as u64),
-            order,
-        };
-
-        zone.lows = zone.lows.and(view);
-        if !area.exceeds(plan.low) {
-            return 0;
+        zone.levels.note(view);
+        match view.areas(order).next() {
+            Some(area) if area.exceeds(plan.low) => view
+                .budget(plan.batch, isolated)
+                .min(area.pages().saturating_sub(plan.low))
+                .min(zone.spare),
+            _ => 0,
         }
-        view.room
-            .budget(plan.batch, isolated)
-            .min(area.pages().saturating_sub(plan.low))
-            .min(zone.spare)
     }
 
     /// So many pages were taken from a zone.
@@ -677,27 +610,20 @@ where
         let Pass::Running { found, .. } = &mut self.pass else {
             return false;
         };
-        let flush = self.plan.and_then(|plan| plan.flush);
 
         match outcome {
             Outcome::Submitted { pages } => {
-                self.submitted = self.submitted.saturating_add(pages);
+                self.undrained = self.undrained.saturating_add(pages);
                 return !core::mem::replace(found, true);
             }
-            Outcome::Full => {
-                self.step = Step::Sleep {
-                    most_ms: policy::TRICKLE_MS,
-                }
-            }
-            Outcome::Nothing => self.end(now_ns, outcome, flush, Next::Turn),
-            Outcome::Failed if flush.is_none() => self.end(now_ns, outcome, None, Next::Turn),
-            Outcome::Failed | Outcome::Held => self.end(now_ns, outcome, None, Next::Retry),
+            Outcome::Full => self.step = REST,
+            Outcome::Nothing | Outcome::Failed | Outcome::Held => self.end(now_ns, outcome),
         }
         false
     }
 
-    /// Ends the pass.
-    fn end(&mut self, now_ns: u64, outcome: Outcome, flush: Option<u64>, next: Next) {
+    /// Ends the pass, and a flush if there is nothing left.
+    fn end(&mut self, now_ns: u64, outcome: Outcome) {
         let Pass::Running {
             by_watermark,
             found,
@@ -706,7 +632,7 @@ where
         else {
             return;
         };
-        let flushes = self.plan.is_some_and(|plan| plan.flush.is_some());
+        let flush = self.plan.and_then(|plan| plan.flush);
 
         self.pass = Pass::Idle;
         if found {
@@ -716,54 +642,37 @@ where
             self.watch = Watch::Futile;
         }
         if found && by_watermark {
-            self.follow_up_at(now_ns.saturating_add(ms(policy::FOLLOW_UP_MS)));
+            self.follow_up(now_ns);
         }
         if found && !self.is_busy(now_ns) && self.is_much() {
-            self.soon_ns = Some(now_ns.saturating_add(ms(policy::DRAIN_SOON_MS)));
+            self.soon_ns = now_ns.saturating_add(ms(policy::DRAIN_SOON_MS));
         }
-        if found || flushes {
-            self.looked_ns = now_ns;
-        }
-        self.step = Step::Passed(End {
-            flush,
-            news: found || flushes,
-            next,
-        });
-    }
+        if found || flush.is_some() {
+            let done = flush.filter(|_| outcome == Outcome::Nothing);
 
-    /// Tells of a pass that is over, one thing after the other.
-    fn passed(&mut self, end: End) -> Option<Action> {
-        if end.news {
-            self.step = Step::Passed(End { news: false, ..end });
-            return Some(Action::Passed);
+            self.looked_ns = now_ns;
+            self.news = [
+                Some(Action::Passed),
+                done.map(|flush| Action::Flushed { flush, done: true }),
+            ];
         }
-        if let Some(flush) = end.flush {
-            self.step = Step::Passed(End { flush: None, ..end });
-            return Some(Action::Flushed { flush, done: true });
-        }
-        self.step = match end.next {
-            Next::Turn => Step::Begin,
-            Next::Retry => Step::Sleep {
-                most_ms: policy::RETRY_MS,
-            },
+        self.step = match outcome {
+            Outcome::Failed if flush.is_some() => RETRY,
+            Outcome::Held => RETRY,
+            // At once: what was freed meanwhile did not wake the thread.
+            _ => Step::Begin,
         };
-        None
     }
 
     /// The blocks that are to wake the thread. Not those that are kept, or each free would; in
     /// steps, so that it seldom changes.
     fn wanted_watermark(&self) -> Watermark {
         self.plan.map_or(Watermark::Never, |plan| {
-            let step = plan.step.max(1);
+            let kept = self.found.kept_most.checked_next_multiple_of(plan.step);
 
             Watermark::Blocks {
                 min_order: plan.min_order,
-                pages: self
-                    .found
-                    .kept_most
-                    .div_ceil(step)
-                    .saturating_mul(step)
-                    .saturating_add(plan.high),
+                pages: kept.unwrap_or(u64::MAX).saturating_add(plan.high),
             }
         })
     }
@@ -784,13 +693,11 @@ where
         } else {
             most_ms
         };
-        let timers = [self.follow_up_ns, self.soon_ns, self.look_ns];
-        let left_ms = timers.into_iter().flatten().map(|at_ns| {
-            let left_ms = at_ns.saturating_sub(input.now_ns).div_ceil(NS_PER_MS);
-            u32::try_from(left_ms).unwrap_or(u32::MAX).max(1)
-        });
+        let at_ns = self.follow_up_ns.min(self.soon_ns).min(self.look_ns);
+        let left_ms = at_ns.saturating_sub(input.now_ns).div_ceil(NS_PER_MS);
+        let left_ms = u32::try_from(left_ms).unwrap_or(u32::MAX).max(1);
         Some(Action::Sleep {
-            ms: left_ms.fold(most_ms.min(check_ms), u32::min),
+            ms: left_ms.min(most_ms).min(check_ms),
         })
     }
 }
@@ -799,17 +706,4 @@ const NS_PER_MS: u64 = 1_000_000;
 
 fn ms(ms: u32) -> u64 {
     u64::from(ms).saturating_mul(NS_PER_MS)
-}
-
-/// The areas of a zone by the number of its unhinted blocks of each order, highest order first.
-fn areas(unhinted: &[usize], min_order: u32) -> impl Iterator<Item = Unhinted> + Clone + '_ {
-    let areas = unhinted.iter().enumerate().rev();
-
-    areas
-        .map(|(order, blocks)| Unhinted {
-            blocks: *blocks as u64,
-            // CAST: There are few orders.
-            order: order as u32,
-        })
-        .take_while(move |area| area.order >= min_order)
 }

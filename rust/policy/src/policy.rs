@@ -91,13 +91,9 @@ pub enum Knob {
     FlushTimeoutMs,
 }
 
-/// [`Ord::min`], which is not for constants.
-const fn lesser(a: u32, b: u32) -> u32 {
-    if a < b {
-        a
-    } else {
-        b
-    }
+impl Knob {
+    /// How many knobs there are.
+    const COUNT: usize = Self::FlushTimeoutMs as usize + 1;
 }
 
 /// A value that a knob does not take.
@@ -111,16 +107,10 @@ pub struct Invalid;
 /// Each value is in its range, and `low_watermark_kb < high_watermark_kb`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Knobs {
-    enabled: bool,
-    min_order: u32,
+    /// By [`Knob`].
+    values: [u64; Knob::COUNT],
     max_order: u32,
-    high_watermark_kb: u64,
-    low_watermark_kb: u64,
-    batch_kb: u64,
-    hold_ms: u64,
     page_kb: u64,
-    granule_order: u32,
-    flush_timeout_ms: u64,
 }
 
 impl Knobs {
@@ -128,80 +118,52 @@ impl Knobs {
     /// pageblock is larger than a batch, as with pages of 64 KiB, it is blocks of a batch.
     ///
     /// `page_kb` is the size of a page of the guest, a power of two.
-    pub const fn new(pageblock_order: u32, max_order: u32, page_kb: u64) -> Self {
-        // INVARIANT: The constants are in their ranges, and so is `min_order`.
+    pub fn new(pageblock_order: u32, max_order: u32, page_kb: u64) -> Self {
+        let largest_kb = page_kb << max_order;
+        let batch_order = order_of(BATCH_KB_MAX, page_kb);
+
+        // INVARIANT: The constants are in their ranges, and so are the orders and sizes.
         Self {
-            enabled: true,
-            min_order: lesser(
-                pageblock_order,
-                lesser(max_order, (BATCH_KB_MAX / page_kb).ilog2()),
-            ),
+            values: [
+                1,
+                pageblock_order.min(max_order).min(batch_order).into(),
+                16 * 1024,
+                0,
+                BATCH_KB_MAX,
+                1000,
+                2048.max(page_kb).min(largest_kb),
+                10_000,
+            ],
             max_order,
-            high_watermark_kb: 16 * 1024,
-            low_watermark_kb: 0,
-            batch_kb: BATCH_KB_MAX,
-            hold_ms: 1000,
             page_kb,
-            granule_order: Self::order_of(2048, page_kb, max_order),
-            flush_timeout_ms: 10_000,
         }
-    }
-
-    /// The order of a block of `kb` KiB, in the range of the guest's orders.
-    const fn order_of(kb: u64, page_kb: u64, max_order: u32) -> u32 {
-        let mut order = 0;
-
-        while order < max_order && page_kb << order < kb {
-            order += 1;
-        }
-        order
     }
 
     /// The value of a knob.
     pub fn get(&self, knob: Knob) -> u64 {
-        match knob {
-            Knob::Enabled => self.enabled.into(),
-            Knob::MinOrder => self.min_order.into(),
-            Knob::HighWatermarkKb => self.high_watermark_kb,
-            Knob::LowWatermarkKb => self.low_watermark_kb,
-            Knob::BatchKb => self.batch_kb,
-            Knob::HoldMs => self.hold_ms,
-            Knob::HostGranuleKb => self.page_kb << self.granule_order,
-            Knob::FlushTimeoutMs => self.flush_timeout_ms,
-        }
+        self.values.get(knob as usize).copied().unwrap_or(0)
     }
 
     /// The knobs with one of them changed.
     pub fn with(mut self, knob: Knob, value: u64) -> Result<Self, Invalid> {
-        let good = match knob {
-            Knob::Enabled => value <= 1,
-            Knob::MinOrder => value <= self.max_order.into(),
-            Knob::HighWatermarkKb => value > self.low_watermark_kb && value <= WATERMARK_KB_MAX,
-            Knob::LowWatermarkKb => value < self.high_watermark_kb,
-            Knob::BatchKb => (BATCH_KB_MIN..=BATCH_KB_MAX).contains(&value),
-            Knob::HoldMs => value <= HOLD_MS_MAX,
-            Knob::HostGranuleKb => {
-                value.is_power_of_two()
-                    && (self.page_kb..=self.page_kb << self.max_order).contains(&value)
+        let range = match knob {
+            Knob::Enabled => 0..=1,
+            Knob::MinOrder => 0..=self.max_order.into(),
+            Knob::HighWatermarkKb => {
+                self.get(Knob::LowWatermarkKb).saturating_add(1)..=WATERMARK_KB_MAX
             }
-            Knob::FlushTimeoutMs => (1..=FLUSH_TIMEOUT_MS_MAX).contains(&value),
+            Knob::LowWatermarkKb => 0..=self.get(Knob::HighWatermarkKb).saturating_sub(1),
+            Knob::BatchKb => BATCH_KB_MIN..=BATCH_KB_MAX,
+            Knob::HoldMs => 0..=HOLD_MS_MAX,
+            Knob::HostGranuleKb => self.page_kb..=self.page_kb << self.max_order,
+            Knob::FlushTimeoutMs => 1..=FLUSH_TIMEOUT_MS_MAX,
         };
-        if !good {
+        if !range.contains(&value) || (knob == Knob::HostGranuleKb && !value.is_power_of_two()) {
             return Err(Invalid);
         }
         // INVARIANT: The value was just found to be in its range.
-        match knob {
-            Knob::Enabled => self.enabled = value == 1,
-            // CAST: At most `max_order`.
-            Knob::MinOrder => self.min_order = value as u32,
-            Knob::HighWatermarkKb => self.high_watermark_kb = value,
-            Knob::LowWatermarkKb => self.low_watermark_kb = value,
-            Knob::BatchKb => self.batch_kb = value,
-            Knob::HoldMs => self.hold_ms = value,
-            Knob::HostGranuleKb => {
-                self.granule_order = Self::order_of(value, self.page_kb, self.max_order)
-            }
-            Knob::FlushTimeoutMs => self.flush_timeout_ms = value,
+        if let Some(old) = self.values.get_mut(knob as usize) {
+            *old = value;
         }
         Ok(self)
     }
@@ -218,12 +180,13 @@ impl Knobs {
 
     /// Whether to hint at all.
     pub fn enabled(&self) -> bool {
-        self.enabled
+        self.get(Knob::Enabled) != 0
     }
 
     /// Lowest order hinted.
     pub fn min_order(&self) -> u32 {
-        self.min_order
+        // CAST: At most `max_order`.
+        self.get(Knob::MinOrder) as u32
     }
 
     /// The largest order of the buddy allocator.
@@ -233,8 +196,13 @@ impl Knobs {
 
     /// The order of a host's page, as `host_granule_kb` has it.
     pub fn granule_order(&self) -> u32 {
-        self.granule_order
+        order_of(self.get(Knob::HostGranuleKb), self.page_kb)
     }
+}
+
+/// The order of a block of `kb` KiB. Both sizes are powers of two.
+fn order_of(kb: u64, page_kb: u64) -> u32 {
+    kb.trailing_zeros().saturating_sub(page_kb.trailing_zeros())
 }
 
 /// A free area's blocks that are not hinted, by number and order.
@@ -274,9 +242,9 @@ impl Unhinted {
     }
 }
 
-/// A zone's pages, as far as they decide what it can spare.
+/// What the thread sees of a zone, in pages, read under one hold of its lock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ZoneRoom {
+pub struct ZoneView<'a> {
     /// Free pages.
     pub free: u64,
     /// The zone's high watermark.
@@ -287,11 +255,34 @@ pub struct ZoneRoom {
     pub managed: u64,
     /// Pages out for hinting.
     pub isolated: u64,
-    /// The largest block that there can be, in pages.
+    /// The largest block that there can be.
     pub largest_block: u64,
+    /// Blocks that are not Offline, by order: their number.
+    pub unhinted: &'a [usize],
+    /// Pages in free blocks of the hinted orders, Offline or not, and pages that are out.
+    pub eligible: u64,
+    /// The least of `eligible` since a view of the zone was taken last.
+    pub eligible_low: u64,
+    /// The least of all pages that are not Offline, in free blocks of the hinted orders, since
+    /// then.
+    pub unhinted_low: u64,
+    /// Offline pages that were allocated, ever; may wrap.
+    pub offline_used: u64,
 }
 
-impl ZoneRoom {
+impl ZoneView<'_> {
+    /// The areas that have an order, from `min_order` up.
+    pub fn areas(&self, min_order: u32) -> impl Iterator<Item = Unhinted> + Clone + '_ {
+        let areas = self.unhinted.iter().enumerate();
+        let areas = areas.map(|(order, blocks)| Unhinted {
+            blocks: *blocks as u64,
+            // CAST: There are few orders.
+            order: order as u32,
+        });
+
+        areas.skip(min_order as usize)
+    }
+
     /// The most that may be out of the zone at a time.
     ///
     /// Half of what is free above the high watermark and the reserve, so that hinting alone never

@@ -3,6 +3,7 @@
 //! What pacing by levels promises.
 
 use page_hinting_policy::levels::*;
+use page_hinting_policy::ZoneView;
 use proptest::prelude::*;
 
 const MS: u64 = 1_000_000;
@@ -13,7 +14,7 @@ const GRANULES: u64 = 4096;
 const TERMS: Terms = Terms {
     hold_ns: SECOND,
     min_order: 9,
-    granule_pages: G,
+    granule_order: 9,
     worth_pages: 8 * G,
 };
 
@@ -72,15 +73,16 @@ impl Zone {
 
     fn look(&mut self) {
         self.decision = self.levels.look(
-            &Look {
-                now_ns: self.now,
+            self.now,
+            &ZoneView {
                 managed: GRANULES * G,
                 eligible: (GRANULES - self.used) * G,
                 eligible_low: (GRANULES - self.used_most) * G,
-                backlog: self.unhinted * G,
                 unhinted_low: self.unhinted_low * G,
                 offline_used: self.offline_used,
+                ..ZoneView::default()
             },
+            self.unhinted * G,
             &self.terms,
         );
         assert_eq!(self.decision.pages + self.decision.kept, self.unhinted * G);
@@ -210,7 +212,7 @@ fn new_terms_and_forgetting_begin_afresh() {
         assert_eq!(zone.unhinted, 300);
         match change {
             0 => zone.terms.hold_ns *= 2,
-            1 => zone.terms.granule_pages = 1,
+            1 => zone.terms.granule_order = 0,
             2 => zone.terms.min_order = 0,
             _ => zone.levels.forget(),
         }
@@ -230,15 +232,14 @@ fn a_balloon_is_no_use_of_memory() {
         let managed = if i % 2 == 0 { GRANULES } else { 1500 } * G;
         let eligible = managed - used * G;
         let decision = levels.look(
-            &Look {
-                now_ns: i * 300 * MS,
+            i * 300 * MS,
+            &ZoneView {
                 managed,
                 eligible,
                 eligible_low: eligible.min(low),
-                backlog: eligible,
-                unhinted_low: 0,
-                offline_used: 0,
+                ..ZoneView::default()
             },
+            eligible,
             &TERMS,
         );
         low = eligible;
@@ -270,27 +271,26 @@ fn the_fuse_ends_hinting_for_one_hold_in_two() {
 fn the_fuse_is_for_what_bypasses_unhinted_memory() {
     let blown = |unhinted_low, used| {
         let mut levels = Levels::new(vec![0; WORDS_MIN]);
-        let mut look = Look {
-            now_ns: SECOND,
+        let mut view = ZoneView {
             managed: GRANULES * G,
             eligible: GRANULES * G,
             eligible_low: GRANULES * G,
-            backlog: 100 * G,
-            unhinted_low: 0,
             offline_used: u64::MAX - 3,
+            ..ZoneView::default()
         };
-        assert_eq!(levels.look(&look, &TERMS).kept, 0);
-        look.now_ns += 10 * MS;
-        look.unhinted_low = unhinted_low * G;
-        look.offline_used = look.offline_used.wrapping_add(used * G);
+        let mut now = SECOND;
+        assert_eq!(levels.look(now, &view, 100 * G, &TERMS).kept, 0);
+        now += 10 * MS;
+        view.unhinted_low = unhinted_low * G;
+        view.offline_used = view.offline_used.wrapping_add(used * G);
         let mut held_ms = 0;
         for _ in 0..500 {
-            let decision = levels.look(&look, &TERMS);
+            let decision = levels.look(now, &view, 100 * G, &TERMS);
             if decision.kept != 0 {
                 assert_eq!((decision.kept, decision.pages), (100 * G, 0));
                 held_ms += 10;
             }
-            look.now_ns += 10 * MS;
+            now += 10 * MS;
         }
         held_ms
     };
@@ -313,13 +313,12 @@ fn levels_are_small_and_have_room_to_grow() {
 #[test]
 fn without_words_nothing_is_kept() {
     let mut levels = Levels::new(Vec::new());
-    let look = Look {
+    let view = ZoneView {
         managed: G,
-        backlog: G,
-        ..Look::default()
+        ..ZoneView::default()
     };
 
-    assert_eq!(levels.look(&look, &TERMS).pages, G);
+    assert_eq!(levels.look(0, &view, G, &TERMS).pages, G);
 }
 
 /// Numbers of all sizes.
@@ -372,17 +371,18 @@ proptest! {
     #[test]
     fn any_input_is_taken(
         looks in prop::collection::vec(prop::array::uniform7(any_size()), 1..50),
-        terms in prop::array::uniform3(any_size()), words in 0usize..5,
+        terms in prop::array::uniform2(any_size()), granule_order in any::<u32>(),
+        words in 0usize..5,
     ) {
         let mut levels = Levels::new(vec![0; words]);
-        let [hold_ns, granule_pages, worth_pages] = terms;
-        let terms = Terms { hold_ns, min_order: 0, granule_pages, worth_pages };
+        let [hold_ns, worth_pages] = terms;
+        let terms = Terms { hold_ns, min_order: 0, granule_order, worth_pages };
 
         for [now_ns, managed, eligible, eligible_low, backlog, unhinted_low, offline_used] in looks {
-            let decision = levels.look(
-                &Look { now_ns, managed, eligible, eligible_low, backlog, unhinted_low, offline_used },
-                &terms,
-            );
+            let view = ZoneView {
+                managed, eligible, eligible_low, unhinted_low, offline_used, ..ZoneView::default()
+            };
+            let decision = levels.look(now_ns, &view, backlog, &terms);
             prop_assert_eq!(u128::from(decision.pages) + u128::from(decision.kept), u128::from(backlog));
             prop_assert!(decision.again_ns >= LOOK_NS.start);
         }

@@ -107,14 +107,12 @@ impl Guest {
 
     fn look(&mut self, share: Option<(u32, u64)>) -> u64 {
         let view = ZoneView {
-            room: ZoneRoom {
-                free: self.backlog() + self.offline,
-                high_watermark: 1000,
-                reserve: 0,
-                managed: MANAGED,
-                isolated: self.in_flight,
-                largest_block: 1024,
-            },
+            free: self.backlog() + self.offline,
+            high_watermark: 1000,
+            reserve: 0,
+            managed: MANAGED,
+            isolated: self.in_flight,
+            largest_block: 1024,
             unhinted: &self.unhinted,
             eligible: self.eligible(),
             eligible_low: self.eligible_low.min(self.eligible()),
@@ -137,18 +135,15 @@ impl Guest {
         let mut unhinted = [0; 11];
         unhinted[10] = self.spared;
         let view = ZoneView {
-            room: ZoneRoom {
-                free: pages,
-                reserve: pages,
-                managed: pages,
-                largest_block: 1024,
-                ..ZoneRoom::default()
-            },
+            free: pages,
+            reserve: pages,
+            managed: pages,
+            largest_block: 1024,
             unhinted: &unhinted,
             eligible: pages,
             eligible_low: pages,
             unhinted_low: pages,
-            offline_used: 0,
+            ..ZoneView::default()
         };
         self.machine.look(1, &view, self.input.now_ns);
     }

@@ -44,11 +44,11 @@ fn a_pageblock_may_not_fit_the_allocator() {
 #[test]
 fn a_pageblock_may_not_fit_a_batch() {
     let k = Knobs::new(13, 13, 64);
-    let room = ZoneRoom {
+    let room = ZoneView {
         free: 1 << 20,
         managed: 1 << 20,
         largest_block: 1 << 13,
-        ..ZoneRoom::default()
+        ..ZoneView::default()
     };
 
     assert_eq!(k.min_order(), 10);
@@ -115,13 +115,14 @@ fn one_large_block_reaches_a_small_watermark() {
 
 #[test]
 fn a_small_zone_gives_little_and_a_tight_one_nothing() {
-    let mut zone = ZoneRoom {
+    let mut zone = ZoneView {
         free: 200_000,
         high_watermark: 1_000,
         reserve: 0,
         managed: 262_144,
         isolated: 0,
         largest_block: 1024,
+        ..ZoneView::default()
     };
 
     assert_eq!(zone.budget(16384, 0), 262_144 / 64);
@@ -135,13 +136,14 @@ fn a_small_zone_gives_little_and_a_tight_one_nothing() {
 
 #[test]
 fn a_zone_of_64_mib_gives_one_block_at_a_time() {
-    let zone = ZoneRoom {
+    let zone = ZoneView {
         free: 8_192,
         high_watermark: 200,
         reserve: 0,
         managed: 16_384,
         isolated: 0,
         largest_block: 1024,
+        ..ZoneView::default()
     };
 
     assert_eq!(zone.budget(16384, 0), 1024);
@@ -169,8 +171,9 @@ proptest! {
         free: u64, high_watermark: u64, reserve: u64, managed: u64,
         zone_isolated in 0u64..100_000, others in 0u64..100_000, batch in 1u64..16384,
     ) {
-        let zone = ZoneRoom {
+        let zone = ZoneView {
             free, high_watermark, reserve, managed, isolated: zone_isolated, largest_block: 1024,
+            ..ZoneView::default()
         };
         let isolated = zone_isolated + others;
         let budget = zone.budget(batch, isolated);

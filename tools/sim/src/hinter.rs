@@ -5,10 +5,8 @@
 use crate::guest::{Host, MS};
 use crate::memory::{GRANULE_KB, GRANULE_PAGES, Memory};
 use page_hinting_policy::levels;
-use page_hinting_policy::machine::{
-    Action, Device, Input, Machine, Outcome, Watermark, Zone, ZoneView,
-};
-use page_hinting_policy::{Knob, Knobs, Unhinted, ZoneRoom};
+use page_hinting_policy::machine::{Action, Device, Input, Machine, Outcome, Watermark, Zone};
+use page_hinting_policy::{Knob, Knobs, ZoneView};
 
 /// From the free that wakes a thread or a worker to its first look.
 const WAKE_NS: u64 = 50_000;
@@ -79,31 +77,22 @@ impl Module {
         blocks
     }
 
-    /// What the zone can spare. The watermarks of reclaim are not modelled.
-    fn room(memory: &Memory, zone: usize) -> ZoneRoom {
+    /// What the thread sees of a zone. The caller is to begin new lows, as the kernel does. The
+    /// watermarks of reclaim are not modelled.
+    fn view<'a>(memory: &Memory, zone: usize, unhinted: &'a [usize]) -> ZoneView<'a> {
         let zone = &memory.zones[zone];
 
-        ZoneRoom {
+        ZoneView {
             free: (zone.unhinted + zone.offline) * GRANULE_PAGES,
             managed: (zone.free() + zone.used) * GRANULE_PAGES,
             isolated: zone.isolated * GRANULE_PAGES,
             largest_block: BLOCK * GRANULE_PAGES,
-            ..ZoneRoom::default()
-        }
-    }
-
-    /// What the thread sees of a zone. The caller is to begin new lows, as the kernel does.
-    fn view<'a>(memory: &Memory, zone: usize, unhinted: &'a [usize]) -> ZoneView<'a> {
-        let room = Self::room(memory, zone);
-        let zone = &memory.zones[zone];
-
-        ZoneView {
-            room,
             unhinted,
             eligible: zone.free() * GRANULE_PAGES,
             eligible_low: zone.free_low * GRANULE_PAGES,
             unhinted_low: zone.unhinted_low * GRANULE_PAGES,
             offline_used: zone.offline_used * GRANULE_PAGES,
+            ..ZoneView::default()
         }
     }
 
@@ -194,12 +183,11 @@ impl Hinter for Module {
             return;
         };
         let reaches = |zone| {
-            (0..)
-                .zip(Self::unhinted(memory, zone))
-                .any(|(order, blocks)| {
-                    let blocks = blocks as u64;
-                    order >= min_order && blocks != 0 && Unhinted { blocks, order }.reaches(pages)
-                })
+            let unhinted = Self::unhinted(memory, zone);
+            let view = Self::view(memory, zone, &unhinted);
+            let mut areas = view.areas(min_order);
+
+            areas.any(|area| area.blocks != 0 && area.reaches(pages))
         };
 
         if self.armed && (0..memory.zones.len()).any(reaches) {
