@@ -285,7 +285,8 @@ impl Seen {
             self.bypassed = 0;
         }
         self.bypassed = self.bypassed.saturating_add(used.min(self.unhinted_low));
-        let much = self.worth().max(8u64.saturating_mul(1 << terms.granule_order));
+        let granule = 1u64.checked_shl(terms.granule_order).unwrap_or(u64::MAX);
+        let much = self.worth().max(granule.saturating_mul(8));
         if self.bypassed >= much && self.blown_ns.is_none_or(|at| over(at, 2)) {
             self.blown_ns = Some(now_ns);
         }
