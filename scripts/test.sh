@@ -15,13 +15,12 @@
 #   series:     the patches: checkpatch, and that they apply one by one; those for other
 #               releases as well, if their sources are in the cache
 #   unit:       cargo test (nextest if it is there) on the host crates
-#   guests:     the selftests: every scenario in the release guest, those that show most of
-#               locks and memory in the debug guest (KASAN, lockdep, DEBUG_VM, KUnit), and the
-#               kernel without the series
-#   debug:      every scenario that suits the debug guest in it: an hour
+#   guests:     the selftests: each scenario in the guest that suits it best, the release guest,
+#               the debug guest (KASAN, lockdep, DEBUG_VM, KUnit), or the kernel without the series
 #
 # and, if they are named:
 #
+#   debug:      every scenario in the debug guest: an hour
 #   soak:       the policy's properties with many more cases and by chance, what may be done in
 #               random order in the debug guest, for HOURS, by default 1, beginning with the
 #               number SEED, and every scenario in either guest, with many more cycles
@@ -309,12 +308,9 @@ lab() {
 		${JOBS:+--jobs "$JOBS"} "${@:5}"
 }
 
-# What the debug guest runs in each make test. It takes three times as long as the release guest.
-debug_short=vsim,alloc,kunit
-
 check_debug() {
 	have debug || return 0
-	lab "every scenario of the debug guest" debug all,kunit 600
+	lab "every scenario in the debug guest" debug every,kunit 600
 }
 
 check_guests() {
@@ -324,8 +320,8 @@ check_guests() {
 	have release || return 0
 	read -ra debug <<<"${guests[debug]}"
 	read -ra base <<<"${guests[base]}"
-	lab "the selftests in guests" release every,figures 600 \
-		--also debug "${debug[@]}" "$debug_short" --also base "${base[@]}" unpatched,figures
+	lab "the selftests in guests" release all,figures 600 \
+		--also debug "${debug[@]}" all,kunit --also base "${base[@]}" unpatched,figures
 	test_one "the figures' formats are those of the unpatched kernel" same_formats \
 		out/test/guests/base-figures.tap out/test/guests/release-figures.tap
 }

@@ -161,8 +161,8 @@ impl Job<'_> {
     }
 }
 
-/// How many guests of a size run at a time, if nobody says: one for each processor, as far as there
-/// is memory. Limits of a container count.
+/// How many guests of a size run at a time, if nobody says: three for two processors, as a test waits
+/// for a third of its time, and as many as there is memory for. Limits of a container count.
 fn usual_jobs(size_mib: u64) -> usize {
     let processors = thread::available_parallelism().map_or(1, |n| n.get());
     let available = Meminfo::current().ok().and_then(|info| info.mem_available);
@@ -174,7 +174,7 @@ fn jobs_for(processors: usize, available_mib: u64, size_mib: u64) -> usize {
     let fit = available_mib / size_mib.max(1);
     usize::try_from(fit)
         .unwrap_or(usize::MAX)
-        .clamp(1, processors.max(1))
+        .clamp(1, (processors + processors / 2).max(1))
 }
 
 /// What the memory cgroups above this process leave it, if they limit it.
@@ -601,7 +601,8 @@ mod tests {
         assert_eq!(jobs_for(1, 1 << 20, 4096), 1);
         assert_eq!(jobs_for(2, 8191, 4096), 1);
         assert_eq!(jobs_for(2, 8192, 4096), 2);
-        assert_eq!(jobs_for(64, 1 << 20, 4096), 64);
+        assert_eq!(jobs_for(2, 1 << 20, 4096), 3);
+        assert_eq!(jobs_for(64, 1 << 20, 4096), 96);
         assert_eq!(jobs_for(64, 40_000, 4096), 9);
         assert_eq!(jobs_for(2, 0, 4096), 1);
     }

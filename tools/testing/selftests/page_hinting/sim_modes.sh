@@ -37,10 +37,10 @@ test_out_of_order() {
 	set_knob enabled 0 && wait_for "status off" status_is off || return
 	"$DIR/fragment" 6 $MIB < $fifo > $fifo.out &
 	background=$!
-	exec 3> $fifo
+	exec 5> $fifo
 	wait_for "fragment 6 $MIB" test -s $fifo.out && set_knob enabled 1 &&
 	wait_for "requests to be answered out of order" sim_at_least reordered 1
-	exec 3>&-
+	exec 5>&-
 	wait "$background"
 	background=
 	rm -f $fifo $fifo.out
