@@ -55,7 +55,7 @@ series: ## Build and boot the guest kernel after each patch of the series: an ho
 	@scripts/series-each.sh $(ARGS)
 
 .PHONY: bench
-bench: ## Measure hinting beside free page reporting, and write out/bench/report.rst: 90 minutes
+bench: ## Measure hinting beside free page reporting, and write out/bench/report.rst: 95 minutes
 	@WHAT='$(WHAT)' QUICK='$(QUICK)' scripts/bench.sh $(ARGS)
 
 .PHONY: faults

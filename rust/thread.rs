@@ -187,7 +187,7 @@ impl Hinter<'_> {
         Input {
             now_ns: self.now_ns(),
             knobs: self.shared.knobs(),
-            device: state.has_device().then(|| Device {
+            device: state.has_device().then_some(Device {
                 min_order: state.min_order,
                 in_flight: state.in_flight != 0,
             }),

@@ -62,12 +62,6 @@ arms() {
 		}' "$policy" | bash_like
 }
 
-# field NAME: what Knobs::new() sets it to.
-field() {
-	sed -nE '/pub const fn new\(/,/^    \}/p' "$policy" | tr -d '\n' | sed -E 's/ +/ /g' |
-		sed -nE "s/.*[ {]$1: ([^,]*(\([^()]*)?),.*/\1/p" | bash_like
-}
-
 # value EXPRESSION: as a number, if it is one for x86-64. Bash takes Rust's operators,
 # and the constants by their names.
 value() {
@@ -80,40 +74,26 @@ value() {
 	esac
 }
 
-# bash_like: Rust as bash has it.
+# bash_like: Rust as bash has it, and other knobs by their names.
 bash_like() {
-	sed -E 's/([0-9])_/\1/g; s/self\.//g; s/\.into\(\)//g'
+	sed -E 's/([0-9])_/\1/g; s/\.(into|(min|max)\([a-z_]+\)|\(\))//g; s/\(\)//g
+		s/self\.get\(Knob::(High|Low)WatermarkKb\)/\L\1_watermark_kb/g; s/self\.//g
+		s/\.saturating_add\(([0-9]+)\)/ + \1/; s/\.saturating_sub\(([0-9]+)\)/ - \1/'
 }
 
-# range EXPRESSION: "least to most" of the values for which it is true.
+# range EXPRESSION: "least to most".
 range() {
-	local least=0 most=''
-	if [[ $1 =~ \(([^\(\)]+)\.\.=([^\(\)]+)\)\.contains ]]; then
-		least=${BASH_REMATCH[1]} most=${BASH_REMATCH[2]}
-	else
-		[[ ! $1 =~ value\ \>\ ([a-zA-Z0-9_]+) ]] || least="${BASH_REMATCH[1]} + 1"
-		[[ ! $1 =~ value\ \<=\ ([a-zA-Z0-9_]+) ]] || most=${BASH_REMATCH[1]}
-		[[ ! $1 =~ value\ \<\ ([a-zA-Z0-9_]+) ]] || most="${BASH_REMATCH[1]} - 1"
-	fi
-	[ -n "$most" ] || return 0
-	least=$(value "$least") && most=$(value "$most") && printf '%s to %s\n' "$least" "$most"
+	[[ $1 =~ ^[\{\ ]*(.+)\.\.=([^\}]*) ]] || return 0
+	printf '%s to %s\n' "$(value "${BASH_REMATCH[1]}")" "$(value "${BASH_REMATCH[2]}")"
 }
 
-# default KNOB
+# default KNOB: what Knobs::new() sets it to, in the order of the enum.
 default() {
-	local is
-	case $1 in
-	min_order)
-		is=$(field min_order | sed -nE 's/^lesser\( *(pageblock_order)$/\1/p')
-		;;
-	host_granule_kb)
-		is=$(field granule_order | sed -nE 's/^Self::order_of\(([0-9_]+)$/\1/p')
-		;;
-	*)
-		is=$(field "$1")
-		;;
-	esac
-	[ -z "$is" ] || value "$is"
+	local number
+	number=$(sed -nE '/^pub enum Knob /,/^}/s/^    ([A-Z][A-Za-z]+),$/\1/p' "$policy" |
+		sed -E 's/([A-Z])/_\L\1/g; s/^_//' | grep -nx "$1" | cut -d : -f 1)
+	value "$(sed -n '/^            values: \[/,/^            \],/s/^                \(.*\),$/\1/p' "$policy" |
+		sed -n "${number}p" | bash_like)"
 }
 
 # The constants, as variables of their names.
@@ -178,7 +158,7 @@ done < <(comm -13 <(knobs | sort) <(cut -d '|' -f 1 <<<"$in_table" | sort))
 
 compared=0
 while read -r knob; do
-	condition=$(arms 'let good = match knob {' '        };' | sed -n "s/^$knob //p")
+	condition=$(arms 'let range = match knob {' '        };' | sed -n "s/^$knob //p")
 	code_range=$(range "$condition" || true)
 	code_default=$(default "$knob" || true)
 	if [ -z "$code_range" ] || [ -z "$code_default" ]; then
@@ -205,7 +185,7 @@ while read -r knob; do
 		differs "$knob: range '$abi_range' in $abi, '$code_range' in $policy"
 	[ "$abi_default" = "$code_default" ] ||
 		differs "$knob: default '$abi_default' in $abi, '$code_default' in $policy"
-	[[ $condition != *is_power_of_two* || $abi_range == *"power of two"* ]] ||
+	[ "$knob" != host_granule_kb ] || [[ $abi_range == *"power of two"* ]] ||
 		differs "$knob: only powers of two in $policy, and $abi does not say so"
 done < <(knobs)
 

@@ -6,8 +6,9 @@
 # Whether what Documentation/fault-matrix.rst says of the tests is so: each ``file.sh
 # point`` is a selftest and a point that it runs; each of them with an (f) behind it is
 # caught by it, as a fault in scripts/faults says; and its overview has a row for each
-# fault below it, and says "no test" and "part" where that does. Names what is not, and
-# prints how many points it looked up.
+# fault below it, and says "no test" and "part" where that does; and whether the guest, test and
+# point that each fault names are there. Names what is not, and prints how many points it
+# looked up.
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -152,6 +153,18 @@ done < <(named)
 while read -r line; do
 	complain "$line"
 done < <(compare)
+
+# field FAULT NAME: what its header says.
+field() {
+	sed -n "/^---/q; s/^$2: //p" "$1"
+}
+
+for fault in "$faults"/*.patch; do
+	read -r scenario file point <<<"$(field "$fault" Scenario) $(field "$fault" Test) $(field "$fault" Point)"
+	sed -n "s/^$scenario: /&/p" "$selftests/scenarios" | grep -qwF "$file" ||
+		complain "scripts/faults/${fault##*/}: the guest $scenario does not run $file"
+	[ "$point" = no_kernel_complaint ] || look_up "$file" "$point"
+done
 
 say "$name: looked up $points points, $caught of them with a fault"
 [ "$bad" = 0 ] || die "$bad of what $name says is not so"

@@ -265,16 +265,21 @@ swap_on() {
 	fallocate -l 2G "$1" && chmod 600 "$1" && mkswap -q "$1" && swapon "$1"
 }
 
-# Swap, if there is none, for the tests in which the host is short of memory.
+# Swap, if there is none, for the tests in which the host is short of memory; its skip is
+# expected in the selftests' directory DIR only where that cannot be. One that a killed run
+# left is used.
 have_swap() {
 	local file=$out/swap
-	[ "$(wc -l </proc/swaps)" -le 1 ] || return 0
-	if swap_on "$file" >"$out/swap.log" 2>&1; then
-		at_exit "swapoff $(printf %q "$file")"
-	else
-		say "no swap can be had here, so tests of a host that swaps are skipped: $(tail -n 1 "$out/swap.log")"
+	if ! grep -qsF "$file " /proc/swaps; then
+		[ "$(wc -l </proc/swaps)" -le 1 ] || return 0
+		at_exit "swapoff $(printf %q "$file") 2>/dev/null; grep -qsF $(printf %q "$file ") /proc/swaps || rm -f $(printf %q "$file")"
+		swap_on "$file" >"$out/swap.log" 2>&1 || {
+			rm -f "$file"
+			say "no swap can be had here, so tests of a host that swaps are skipped: $(tail -n 1 "$out/swap.log")"
+			return 0
+		}
 	fi
-	at_exit "rm -f $(printf %q "$file")"
+	sed -i '/swapped\.sh/d' "$1/skips"
 }
 
 have_lab() {
@@ -294,6 +299,9 @@ have() {
 	made modules "the $variant test modules are built" scripts/build-test-modules.sh "$variant" || return
 	rm -rf "$out/selftests-$variant"
 	cp -a out/selftests "$out/selftests-$variant"
+	case ${T:-fuzz} in
+	fuzz*) have_swap "$out/selftests-$variant" ;;
+	esac
 	guests[$variant]="$kernel/arch/x86/boot/bzImage $module $out/selftests-$variant"
 }
 
@@ -301,7 +309,6 @@ have() {
 # so long.
 lab() {
 	local kernel module selftests
-	have_swap
 	read -r kernel module selftests <<<"${guests[$2]}"
 	test_runner "$1" out/lab test --kernel "$kernel" --module "$module" --selftests "$selftests" \
 		--name "$2" --scenario "$3" --out out/test/guests --timeout "$4" \

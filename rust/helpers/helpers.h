@@ -33,7 +33,7 @@ unsigned long ph_zone_managed(const struct zone *zone);
 unsigned long ph_zone_isolated(const struct zone *zone);
 
 /**
- * ph_offline_used() - Offline pages that were allocated since boot
+ * ph_offline_used() - Offline pages that the host brings back for allocations, since boot
  *
  * Zones without memory count as well: the sum only grows.
  */

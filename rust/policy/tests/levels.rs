@@ -269,7 +269,7 @@ fn the_fuse_ends_hinting_for_one_hold_in_two() {
 
 #[test]
 fn the_fuse_is_for_what_bypasses_unhinted_memory() {
-    let blown = |unhinted_low, used| {
+    let blown_on = |terms: &Terms, unhinted_low, used| {
         let mut levels = Levels::new(vec![0; WORDS_MIN]);
         let mut view = ZoneView {
             managed: GRANULES * G,
@@ -279,13 +279,13 @@ fn the_fuse_is_for_what_bypasses_unhinted_memory() {
             ..ZoneView::default()
         };
         let mut now = SECOND;
-        assert_eq!(levels.look(now, &view, 100 * G, &TERMS).kept, 0);
+        assert_eq!(levels.look(now, &view, 100 * G, terms).kept, 0);
         now += 10 * MS;
         view.unhinted_low = unhinted_low * G;
         view.offline_used = view.offline_used.wrapping_add(used * G);
         let mut held_ms = 0;
         for _ in 0..500 {
-            let decision = levels.look(now, &view, 100 * G, &TERMS);
+            let decision = levels.look(now, &view, 100 * G, terms);
             if decision.kept != 0 {
                 assert_eq!((decision.kept, decision.pages), (100 * G, 0));
                 held_ms += 10;
@@ -295,7 +295,12 @@ fn the_fuse_is_for_what_bypasses_unhinted_memory() {
         held_ms
     };
 
+    let blown = |unhinted_low, used| blown_on(&TERMS, unhinted_low, used);
+
     assert_eq!(blown(50, 50), 1000);
+    // However little is worth keeping.
+    let little = Terms { worth_pages: 1, ..TERMS };
+    assert_eq!((blown_on(&little, 50, 7), blown_on(&little, 50, 8)), (0, 1000));
     // It ran out, or nothing Offline was used, or little of either.
     assert_eq!(blown(0, 50), 0);
     assert_eq!(blown(50, 0), 0);

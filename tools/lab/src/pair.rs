@@ -57,7 +57,9 @@ impl Pair {
         let group = Cgroup::new("page_hinting-test", LIMIT_MIB)
             .map_err(|error| anyhow!("{NOT_HERE}: {error:#}"))?;
         if procfs::Meminfo::current()?.swap_total > 0 {
-            group.forbid_swap()?;
+            group
+                .forbid_swap()
+                .map_err(|error| anyhow!("{NOT_HERE}: {error:#}"))?;
         }
         let procs = group.procs()?;
         let mut guests = Vec::new();

@@ -3,7 +3,7 @@
 //! Two guests whose peaks alternate, on a host too small for both at a time.
 
 use super::cgroup::Cgroup;
-use super::config::{Config, in_turn};
+use super::config::{Config, SYSFS, in_turn};
 use super::guest::{self, Boot, Subject};
 use super::result::{Measured, Record, Results};
 use super::row::{Of, Row};
@@ -56,7 +56,7 @@ before the first peak the host lowers each balloon's target by 1 MiB.",
             better: Better::Neither,
         },
     ],
-    estimate: Duration::from_secs(20 * 60),
+    estimate: Duration::from_secs(560),
     quick_estimate: Duration::from_secs(60),
     run,
     draw: |_: &Results, _: &Record, _: &Path| Ok(Vec::new()),
@@ -68,40 +68,44 @@ const MEM_MIB: u64 = 2048;
 const PEAK_MIB: u64 = 1024;
 const LIMIT_MIB: u64 = 1946;
 
-/// How long a guest holds its peak, and whether the host nudges the balloons first.
+/// How long a guest holds its peak, and what it is told of the host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Case {
     held_ms: u64,
-    host: Host,
+    told: Told,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Host {
-    Silent,
-    Nudges,
+enum Told {
+    Nothing,
+    /// By the host, before the first peak.
+    Nudged,
+    /// By who set the guest up: ``hold_ms`` 0.
+    Unpaced,
 }
 
 impl Case {
-    const fn new(held_ms: u64, host: Host) -> Self {
-        Self { held_ms, host }
+    const fn new(held_ms: u64, told: Told) -> Self {
+        Self { held_ms, told }
     }
 
     fn name(self) -> String {
-        let nudged = match self.host {
-            Host::Silent => "",
-            Host::Nudges => ", nudged",
+        let told = match self.told {
+            Told::Nothing => "",
+            Told::Nudged => ", nudged",
+            Told::Unpaced => ", hold_ms 0",
         };
-        format!("peaks held {} ms{nudged}", self.held_ms)
+        format!("peaks held {} ms{told}", self.held_ms)
     }
 }
 
-/// Page reporting does not listen to the host: it is run in the first case alone.
+/// Page reporting can be told nothing.
 const CASES: [Case; 5] = [
-    Case::new(1000, Host::Silent),
-    Case::new(300, Host::Silent),
-    Case::new(300, Host::Nudges),
-    Case::new(100, Host::Silent),
-    Case::new(100, Host::Nudges),
+    Case::new(1000, Told::Nothing),
+    Case::new(300, Told::Nothing),
+    Case::new(100, Told::Nothing),
+    Case::new(100, Told::Nudged),
+    Case::new(100, Told::Unpaced),
 ];
 /// How long the guests are let be before the first peak.
 const SETTLE: Duration = Duration::from_secs(3);
@@ -122,9 +126,13 @@ type Get = fn(&Figures) -> Option<u64>;
 
 fn run(ctx: &Ctx<'_>, measured: &mut Measured) -> Result<()> {
     let initramfs = guest::initramfs(ctx, &["memhog"])?;
-    let (rounds, peaks) = ctx.choose((5, 4), (1, 2));
-    let mut runs = Config::PATCHED.map(|config| (CASES[0], config)).to_vec();
-    runs.extend(CASES[1..].iter().map(|case| (*case, Config::PageHinting)));
+    let (rounds, peaks) = ctx.choose((2, 4), (1, 2));
+    let runs: Vec<Run> = ctx
+        .choose(&CASES[..], &CASES[..1])
+        .iter()
+        .flat_map(|case| Config::PATCHED.map(|config| (*case, config)))
+        .filter(|(case, config)| case.told == Told::Nothing || *config == Config::PageHinting)
+        .collect();
     ctx.progress.steps(rounds as usize * runs.len());
     let swap = procfs::Current::current().map(|info: procfs::Meminfo| info.swap_total)?;
     measured.notes.push(match swap {
@@ -209,7 +217,7 @@ fn alternate(
     for i in 0..2 {
         let log = format!(
             "overcommit-{round}-{config}-{}-{:?}-{i}",
-            case.held_ms, case.host
+            case.held_ms, case.told
         );
         let boot = Boot {
             cgroup: Some(&procs),
@@ -217,10 +225,13 @@ fn alternate(
         };
         let mut subject = Subject::boot(ctx, &boot)?;
         subject.with(|subject| subject.enter(config))?;
+        if case.told == Told::Unpaced {
+            subject.call(&format!("echo 0 > {SYSFS}/hold_ms"))?;
+        }
         guests.push(subject);
     }
     guests[0].rest(SETTLE)?;
-    if case.host == Host::Nudges {
+    if case.told == Told::Nudged {
         for subject in &mut guests {
             subject.guest.monitor(&format!("balloon {}", MEM_MIB - 1))?;
         }

@@ -609,6 +609,20 @@ memhog() { # ARGUMENT...: touches memory and frees it again at once
 	"$DIR/memhog" "$@" < /dev/null > /dev/null || fail "memhog $*: status $?"
 }
 
+# Uses and frees memory until the module knows that it recurs, and keeps it. How many turns
+# that takes is up to how often the thread runs.
+keep_loop() { # MIB [WRAPPER...]
+	wait_for "the memory of a loop to be kept" loops_and_is_kept "$@"
+}
+
+loops_and_is_kept() { # MIB [WRAPPER...]
+	local mib=$1
+
+	shift
+	"$@" "$DIR/memhog" -t "$mib" < /dev/null > /dev/null || fail "memhog: status $?" || return
+	stat_at_least kept_kb $((mib * 512)) && status_is paced
+}
+
 no_memhog() {
 	! pidof memhog > /dev/null
 }
@@ -981,6 +995,7 @@ HALF=$((BLOCK / 2))
 sim_blocks() { # NUMBER movable|unmovable
 	local i=0
 
+	[ -w $SIM/blocks ] || fail "no $SIM/blocks" || return
 	exec 5> $SIM/blocks
 	while [ $i -lt "$1" ]; do
 		printf '10 %s' "$2" >&5 || fail "block $i of order 10 is not to be had" || break

@@ -44,9 +44,8 @@ is_kept() {
 	stat_at_least kept_kb $((MIB * 1024 / 2)) && status_is paced
 }
 
-# A cycle is known after its second turn; the third finds what was kept.
 keep() { # [WRAPPER...]
-	cycles 3 "$@" && wait_for "a cycle's memory to be kept" is_kept
+	keep_loop $MIB "$@"
 }
 
 # Long before a hold of $LONG_MS is over.

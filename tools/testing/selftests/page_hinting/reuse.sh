@@ -42,6 +42,13 @@ test_huge_pages_count() {
 	is_about $((MIB * 1024 - 4096)) $(((MIB + 24) * 1024))
 }
 
+# The first small page of a granule costs the host all of it, and the others nothing.
+test_granules_count_whole() {
+	all_is_hinted host_granule_kb 2048 && reused_by memhog -T $MIB &&
+	is_about $((MIB * 1024 - small - 4096)) $(((MIB + 24) * 1024)) || return
+	expect "KiB used again beside whole granules" $((reused % 2048)) 0
+}
+
 test_small_pages_count() {
 	all_is_hinted host_granule_kb 4 && reused_by memhog -T $MIB &&
 	is_about $((MIB * 1024 - small - 4096)) $(((MIB + 24) * 1024))
@@ -88,6 +95,7 @@ test_unhinted_memory_is_not_reused() {
 
 run_tests \
 	test_huge_pages_count \
+	test_granules_count_whole \
 	test_small_pages_count \
 	test_no_tag_below_a_granule \
 	test_tags_below_a_small_granule \
