@@ -299,8 +299,14 @@ fn the_fuse_is_for_what_bypasses_unhinted_memory() {
 
     assert_eq!(blown(50, 50), 1000);
     // However little is worth keeping.
-    let little = Terms { worth_pages: 1, ..TERMS };
-    assert_eq!((blown_on(&little, 50, 7), blown_on(&little, 50, 8)), (0, 1000));
+    let little = Terms {
+        worth_pages: 1,
+        ..TERMS
+    };
+    assert_eq!(
+        (blown_on(&little, 50, 7), blown_on(&little, 50, 8)),
+        (0, 1000)
+    );
     // It ran out, or nothing Offline was used, or little of either.
     assert_eq!(blown(0, 50), 0);
     assert_eq!(blown(50, 0), 0);
