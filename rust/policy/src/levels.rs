@@ -176,7 +176,8 @@ impl<W: DerefMut<Target = [u64]>> Levels<W> {
         self.mark(covered(seen.used.max(recent)..peak, order), false);
 
         seen.advance(now_ns, peak);
-        let kept = if seen.is_blown(view) {
+        let again = peak.min(recent).saturating_sub(seen.used);
+        let kept = if seen.is_blown(view, again) {
             backlog
         } else {
             self.recurring(used..seen.most(), order).min(backlog)
@@ -270,10 +271,11 @@ impl Seen {
     /// zone is not to be hinted now.
     ///
     /// Where Offline memory of a zone is used while the zone's unhinted memory did not run out,
-    /// keeping more of it elsewhere does not help, so the zone is not hinted for one `hold`. That
-    /// is at most every second `hold`, and not for less than 8 granules, however little is worth
-    /// keeping.
-    fn is_blown(&mut self, view: &ZoneView<'_>) -> bool {
+    /// keeping more of it elsewhere does not help, so the zone is not hinted for one `hold`. Of
+    /// that counts what is no more than was in use within `hold`, `again` pages since the last
+    /// look: growth refaults in any case. That is at most every second `hold`, and not for less
+    /// than 8 granules, however little is worth keeping.
+    fn is_blown(&mut self, view: &ZoneView<'_>, again: u64) -> bool {
         let used = view.offline_used.wrapping_sub(self.offline_used);
         let Self { terms, now_ns, .. } = *self;
         let over = |since_ns: u64, holds| {
@@ -284,7 +286,8 @@ impl Seen {
             self.bypassed_since_ns = now_ns;
             self.bypassed = 0;
         }
-        self.bypassed = self.bypassed.saturating_add(used.min(self.unhinted_low));
+        let bypassed = used.min(self.unhinted_low).min(again);
+        self.bypassed = self.bypassed.saturating_add(bypassed);
         let granule = 1u64.checked_shl(terms.granule_order).unwrap_or(u64::MAX);
         let much = self.worth().max(granule.saturating_mul(8));
         if self.bypassed >= much && self.blown_ns.is_none_or(|at| over(at, 2)) {
