@@ -101,6 +101,8 @@ struct Seen {
     managed: u64,
     used: u64,
     offline_used: u64,
+    /// The least that was in use since it was the most.
+    least: u64,
     /// The lows since then, as in [`ZoneView`].
     eligible_low: u64,
     unhinted_low: u64,
@@ -172,7 +174,10 @@ impl<W: DerefMut<Target = [u64]>> Levels<W> {
         // By the time of the last look: an idle time that ended since then was shorter than it
         // seems now.
         let recent = seen.most();
-        self.mark(touched(&(seen.used..peak.min(recent)), order), true);
+        // Use that grows falls a little again and again, which marked a level each time.
+        if recent.saturating_sub(seen.least) >= seen.worth() {
+            self.mark(touched(&(seen.used..peak.min(recent)), order), true);
+        }
         self.mark(covered(seen.used.max(recent)..peak, order), false);
 
         seen.advance(now_ns, peak);
@@ -181,6 +186,11 @@ impl<W: DerefMut<Target = [u64]>> Levels<W> {
             backlog
         } else {
             self.recurring(used..seen.most(), order).min(backlog)
+        };
+        seen.least = if peak < recent {
+            seen.least.min(used)
+        } else {
+            used
         };
         seen.managed = view.managed;
         seen.used = used;
@@ -232,6 +242,7 @@ impl Seen {
             managed: view.managed,
             used,
             offline_used: view.offline_used,
+            least: used,
             eligible_low: view.eligible,
             unhinted_low: 0,
             most: [used; SLOTS],

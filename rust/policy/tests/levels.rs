@@ -247,6 +247,21 @@ fn a_balloon_is_no_use_of_memory() {
     }
 }
 
+/// While a burst grows, some of it is freed and used again between two looks.
+#[test]
+fn growth_with_small_falls_is_no_cycle() {
+    let mut zone = Zone::new(TERMS);
+
+    for _ in 0..200 {
+        zone.set(zone.used + 6);
+        zone.set(zone.used - 3);
+        zone.pass(10 * MS);
+    }
+    zone.set(0);
+    zone.look();
+    assert_eq!((zone.decision.kept, zone.unhinted), (0, 0));
+}
+
 /// What bypasses unhinted memory all the time costs that every second `hold`.
 #[test]
 fn the_fuse_ends_hinting_for_one_hold_in_two() {
