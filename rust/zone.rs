@@ -36,7 +36,7 @@ pub(crate) fn slots() -> usize {
     unsafe { ffi::ph_zone_slots() as usize }
 }
 
-/// Offline pages that were allocated since boot, of all zones. May wrap.
+/// Offline pages that the host brings back for allocations, since boot, of all zones. May wrap.
 pub(crate) fn offline_used() -> u64 {
     // SAFETY: No requirements.
     unsafe { ffi::ph_offline_used() as u64 }

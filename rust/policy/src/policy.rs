@@ -266,7 +266,7 @@ pub struct ZoneView<'a> {
     /// The least of all pages that are not Offline, in free blocks of the hinted orders, since
     /// then.
     pub unhinted_low: u64,
-    /// Offline pages that were allocated, ever; may wrap.
+    /// Offline pages that the host brings back for allocations, ever; may wrap.
     pub offline_used: u64,
 }
 
