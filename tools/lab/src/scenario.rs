@@ -377,8 +377,10 @@ pub const SCENARIOS: [Scenario; 35] = [
         kernel_args: "cma=64M",
         ..PLAIN
     },
+    // KASAN would have most of its memory.
     Scenario {
         name: "sim-small",
+        in_all: InAll::Release,
         seconds: 40,
         devices: &[],
         mem_mib: Some(128),

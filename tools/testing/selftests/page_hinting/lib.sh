@@ -735,6 +735,8 @@ stock_is_steady() {
 
 # What nobody counts moves by a MiB; a huge page of zeros comes and goes as well.
 SLACK_KB=6144
+# Guard pages are neither free nor used, and come with small allocations.
+! grep -q debug_guardpage_minorder /proc/cmdline || SLACK_KB=131072
 
 is_as_much() {
 	local more
