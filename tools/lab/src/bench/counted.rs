@@ -8,7 +8,7 @@ use super::instructions::Boots;
 use super::report::Picture;
 use super::result::{Measured, Record, Results};
 use super::row::{Of, Row};
-use super::{Better, Ctx, Metric, Part, churn};
+use super::{Better, Ctx, Metric, Part, churn, turns};
 use crate::instructions::vary;
 use crate::qemu::Hardware;
 use anyhow::Result;
@@ -20,7 +20,7 @@ pub static PART: Part = Part {
     name: "counted",
     title: "what churn executes in the guest",
     about: "\
-The loop of part churn, 512 MiB in one task, in guests with one CPU and 2 GiB whose clock
+The loops of part turns in guests with one CPU and 2 GiB whose clock
 counts instructions (``-accel tcg,thread=single -icount shift=0,sleep=off``): a millisecond
 is 10^6 instructions, and a gap has as many as are executed in it.  Each configuration is
 booted several times, and touches and frees another amount of memory each time before the
@@ -63,24 +63,19 @@ const CONFIGS: [Config; 4] = [
     Config::PageHinting,
 ];
 const MEM_MIB: u64 = 2048;
-const GAPS_MS: [u32; 4] = [0, 20, 200, 1000];
 /// How long each loop runs, in 10^9 instructions and the gaps.
-const SECONDS: u32 = 20;
+const SECONDS: u32 = 8;
 
 /// Metric and value, by case.
 type Figures = BTreeMap<String, Vec<(&'static str, &'static str, f64)>>;
 
-fn case_name(gap_ms: u32) -> String {
-    format!("512 MiB, 1 task, gap {gap_ms} ms")
-}
-
 fn run(ctx: &Ctx<'_>, measured: &mut Measured) -> Result<()> {
-    let gaps: &[u32] = ctx.choose(&GAPS_MS, &GAPS_MS[..2]);
+    let loops: &[(u32, u32)] = ctx.choose(&turns::LOOPS, &turns::QUICK_LOOPS);
     let initramfs = initramfs(ctx, &["churn", "memhog"])?;
     let boots = Boots::run(ctx, &CONFIGS, |config, boot| {
-        boot_one(ctx, config, boot, gaps, &initramfs)
+        boot_one(ctx, config, boot, loops, &initramfs)
     })?;
-    rows(&boots.configs, gaps, &boots.seen, measured);
+    rows(&boots.configs, loops, &boots.seen, measured);
     boots.outcome
 }
 
@@ -88,7 +83,7 @@ fn boot_one(
     ctx: &Ctx<'_>,
     config: Config,
     boot: u32,
-    gaps: &[u32],
+    loops: &[(u32, u32)],
     initramfs: &[u8],
 ) -> Result<Figures> {
     let name = format!("counted-{config}-{boot}");
@@ -106,10 +101,10 @@ fn boot_one(
         subject.call("/selftests/memhog -t 1100 < /dev/null; sleep 10")?;
         let seconds = ctx.choose(SECONDS, 3);
         let mut figures = Figures::new();
-        for gap_ms in gaps {
+        for of in loops {
             figures.insert(
-                case_name(*gap_ms),
-                measure(subject, config, *gap_ms, seconds)?,
+                turns::case_name(*of),
+                measure(subject, config, *of, seconds)?,
             );
         }
         Ok(figures)
@@ -121,7 +116,7 @@ fn boot_one(
 fn measure(
     subject: &mut Subject,
     config: Config,
-    gap_ms: u32,
+    (mib, gap_ms): (u32, u32),
     seconds: u32,
 ) -> Result<Vec<(&'static str, &'static str, f64)>> {
     let reused = |subject: &mut Subject| -> Result<u64> {
@@ -129,7 +124,7 @@ fn measure(
         Ok(state.stat("offline_used_kb").unwrap_or(0))
     };
     let (busy, host, before) = (subject.busy()?, subject.host()?, reused(subject)?);
-    let output = subject.call(&format!("/selftests/churn -t 512 1 {gap_ms} {seconds}"))?;
+    let output = subject.call(&format!("/selftests/churn -t {mib} 1 {gap_ms} {seconds}"))?;
     let after = reused(subject)?;
     let host = subject.host()?.since(&host);
     let busy = subject.busy()? - busy;
@@ -153,11 +148,11 @@ fn measure(
 
 fn rows(
     configs: &[Config],
-    gaps: &[u32],
+    loops: &[(u32, u32)],
     seen: &BTreeMap<(Config, u32), Figures>,
     measured: &mut Measured,
 ) {
-    for case in gaps.iter().map(|gap_ms| case_name(*gap_ms)) {
+    for case in loops.iter().map(|of| turns::case_name(*of)) {
         for &config in configs {
             let boots: Vec<_> = seen
                 .iter()
@@ -197,14 +192,19 @@ mod tests {
 
     #[test]
     fn rows_are_of_all_boots_and_say_what_is_missing() {
-        let boot = |value: f64| Figures::from([(case_name(20), vec![(churn::CYCLE, "ms", value)])]);
+        let boot = |value: f64| {
+            Figures::from([(
+                turns::case_name((512, 20)),
+                vec![(churn::CYCLE, "ms", value)],
+            )])
+        };
         let seen = BTreeMap::from([
             ((Config::Off, 0), boot(200.0)),
             ((Config::Off, 1), boot(220.0)),
             ((Config::Off, 2), boot(201.0)),
         ]);
         let mut measured = Measured::default();
-        rows(&CONFIGS, &[20], &seen, &mut measured);
+        rows(&CONFIGS, &[(512, 20)], &seen, &mut measured);
         let row = |config| measured.rows.iter().find(|row| row.config == config);
         let off = row(Config::Off).unwrap();
         assert_eq!((off.median, off.max, off.n), (Some(201.0), Some(220.0), 3));

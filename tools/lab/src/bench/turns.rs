@@ -80,7 +80,7 @@ by itself.  Not part of ``all``.",
 
 const MEM_MIB: u64 = 2048;
 /// The loops: MiB, and the gap in ms.
-const LOOPS: [(u32, u32); 8] = [
+pub const LOOPS: [(u32, u32); 8] = [
     (64, 0),
     (64, 20),
     (64, 200),
@@ -90,7 +90,7 @@ const LOOPS: [(u32, u32); 8] = [
     (512, 200),
     (512, 500),
 ];
-const QUICK_LOOPS: [(u32, u32); 2] = [(512, 0), (512, 500)];
+pub const QUICK_LOOPS: [(u32, u32); 2] = [(512, 0), (512, 500)];
 const HINTED: Times = Times {
     skip_s: 3.0,
     all_s: 12.0,
@@ -123,7 +123,7 @@ struct Turn {
 /// A cycle: when it began in seconds, and how long it took in ms.
 type Cycle = (f64, f64);
 
-fn case_name((mib, gap_ms): (u32, u32)) -> String {
+pub fn case_name((mib, gap_ms): (u32, u32)) -> String {
     format!("{mib} MiB, 1 task, gap {gap_ms} ms")
 }
 
