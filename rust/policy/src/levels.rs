@@ -101,11 +101,11 @@ struct Seen {
     managed: u64,
     used: u64,
     offline_used: u64,
-    /// The least that was in use since it was the most.
-    least: u64,
     /// The lows since then, as in [`ZoneView`].
     eligible_low: u64,
     unhinted_low: u64,
+    /// The least that was in use since it was the most.
+    least: u64,
     /// The most that was in use in each part of `hold`, the oldest first.
     most: [u64; SLOTS],
     /// Pages of allocations that bypassed unhinted memory, and since when they are counted.
@@ -174,29 +174,23 @@ impl<W: DerefMut<Target = [u64]>> Levels<W> {
         // By the time of the last look: an idle time that ended since then was shorter than it
         // seems now.
         let recent = seen.most();
-        // Use that grows falls a little again and again, which marked a level each time.
+        let again = seen.used..peak.min(recent);
+        // Use that grows falls a little again and again: each time that would mark a level.
         if recent.saturating_sub(seen.least) >= seen.worth() {
-            self.mark(touched(&(seen.used..peak.min(recent)), order), true);
+            self.mark(touched(&again, order), true);
         }
         self.mark(covered(seen.used.max(recent)..peak, order), false);
 
         seen.advance(now_ns, peak);
-        let again = peak.min(recent).saturating_sub(seen.used);
-        let kept = if seen.is_blown(view, again) {
+        let kept = if seen.is_blown(view, again.end.saturating_sub(again.start)) {
             backlog
         } else {
             self.recurring(used..seen.most(), order).min(backlog)
         };
-        seen.least = if peak < recent {
-            seen.least.min(used)
-        } else {
-            used
-        };
-        seen.managed = view.managed;
-        seen.used = used;
-        seen.offline_used = view.offline_used;
-        seen.eligible_low = u64::MAX;
-        seen.unhinted_low = u64::MAX;
+        if peak >= recent {
+            seen.least = used;
+        }
+        seen.end(view);
         self.seen = Some(seen);
         seen.decide(backlog, kept)
     }
@@ -250,6 +244,16 @@ impl Seen {
             bypassed_since_ns: now_ns,
             blown_ns: None,
         }
+    }
+
+    /// Ends a look: what follows is seen against this view.
+    fn end(&mut self, view: &ZoneView<'_>) {
+        self.managed = view.managed;
+        self.used = view.managed.saturating_sub(view.eligible);
+        self.least = self.least.min(self.used);
+        self.offline_used = view.offline_used;
+        self.eligible_low = u64::MAX;
+        self.unhinted_low = u64::MAX;
     }
 
     /// The most that was in use within `hold`.

@@ -620,7 +620,11 @@ loops_and_is_kept() { # MIB [WRAPPER...]
 
 	shift
 	"$@" "$DIR/memhog" -t "$mib" < /dev/null > /dev/null || fail "memhog: status $?" || return
-	stat_at_least kept_kb $((mib * 512)) && status_is paced
+	keeps "$mib"
+}
+
+keeps() { # MIB, or half of it at least
+	stat_at_least kept_kb $(($1 * 512)) && status_is paced
 }
 
 no_memhog() {
