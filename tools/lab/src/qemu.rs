@@ -832,6 +832,11 @@ const FOUR_LEVELS: &str = "no5lvl";
 /// Linux gives it for that, and panics ("IO-APIC + timer doesn't work").
 const NO_TIMER_CHECK: &str = "no_timer_check";
 
+/// The watchdog of Linux 7.3 for the TSC waits for another CPU with a limit by the clock. While
+/// that is jiffies, and the other CPU is in stop_machine(), the limit never comes, and a guest
+/// with two CPUs hangs as it boots, or as a CPU goes.
+const NO_TSC_WATCHDOG: &str = "tsc=nowatchdog";
+
 /// Every complaint of the kernel ends the guest, and so does an NMI, which is what
 /// a guest gets that hangs; a panic shows what each task was doing.
 const PANIC: &str = "panic_on_warn=1 panic=-1 oops=panic unknown_nmi_panic panic_sys_info=tasks";
@@ -959,7 +964,7 @@ fn arguments(
     }
     add(&["-initrd", &initramfs]);
     let append = format!(
-        "console=ttyS0 log_buf_len=1M {PANIC} {FOUR_LEVELS} {NO_TIMER_CHECK} lab.job={} \
+        "console=ttyS0 log_buf_len=1M {PANIC} {FOUR_LEVELS} {NO_TIMER_CHECK} {NO_TSC_WATCHDOG} lab.job={} \
          {port_word} {}",
         config.job, config.kernel_args
     );
