@@ -32,9 +32,10 @@ use crate::policy::ZoneView;
 /// Parts of `hold` that are told apart.
 const SLOTS: usize = 16;
 
-/// Time between two looks while memory is kept or may come to be: [`SLOTS`] looks in a `hold`, but
-/// no more often than every 10 ms, and no less often than every 100 ms.
+/// Time between two looks while memory is kept or may come to be: twelve looks in a `hold`, but no more
+/// often than every 10 ms, and no less often than every 100 ms.
 pub const LOOK_NS: Range<u64> = 10_000_000..100_000_000;
+const LOOKS: u64 = 12;
 
 /// Largest level, in KiB.
 ///
@@ -321,7 +322,7 @@ impl Seen {
             pages: backlog.saturating_sub(kept),
             kept,
             again_ns: if watched {
-                (self.terms.hold_ns / SLOTS as u64).clamp(LOOK_NS.start, LOOK_NS.end)
+                (self.terms.hold_ns / LOOKS).clamp(LOOK_NS.start, LOOK_NS.end)
             } else {
                 u64::MAX
             },
