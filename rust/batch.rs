@@ -2,16 +2,14 @@
 
 //! Assembling requests for the host.
 
-use kernel::{
-    error::code::EAGAIN,
-    sync::atomic::Relaxed, //
-};
+use kernel::sync::atomic::Relaxed;
 
 use crate::{
-    block::Isolated,
+    block::{
+        Batch,
+        Isolated, //
+    },
     machine::Outcome,
-    policy, queue,
-    stats::Stats,
     thread::{
         InThread,
         Machine, //
@@ -20,46 +18,57 @@ use crate::{
         self,
         Zone, //
     },
+    Shared, //
 };
 
 /// Hands a request to the host, of what `machine` allows.
-pub(crate) fn request(machine: &mut Machine, stats: &Stats, token: &InThread) -> Outcome {
-    let state = queue::State::now();
-    let ranges = policy::request_ranges(state.capacity, state.room);
+pub(crate) fn request(
+    machine: &mut Machine,
+    batch: &mut Batch,
+    shared: &Shared,
+    token: &InThread,
+) -> Outcome {
+    let (engine, stats) = (&shared.engine, &shared.stats);
+    let state = engine.state();
 
     // The device may have changed to one that takes less.
-    if !state.has_device() || state.min_order > machine.lowest_order() {
+    if !state.has_device() || state.min_order() > machine.lowest_order() {
         return Outcome::Failed;
     }
-    if ranges == 0 {
+    if state.held {
+        return Outcome::Held;
+    }
+    if state.room() == 0 {
         return Outcome::Full;
     }
-    let Some(mut request) = Isolated::new(token) else {
-        return Outcome::Full;
-    };
+    let mut request = engine.isolate(batch, &state, token);
 
-    fill(&mut request, machine, ranges, token);
-    if request.is_empty() {
+    fill(&mut request, machine, state.room(), token);
+    engine.taken();
+    let pages = request.pages();
+    if pages == 0 {
         // More may be had once the host has returned some, or nobody waits for it any more.
         return if state.in_flight != 0 {
             Outcome::Full
-        } else if state.held || queue::State::now().held {
+        } else if engine.state().held {
             Outcome::Held
         } else {
             Outcome::Nothing
         };
     }
-
-    let pages = request.pages();
-    let result = request.submit();
-    if result == Err(EAGAIN) {
-        // Somebody needs the memory now, which is no fault of the device.
+    if engine.state().held {
         return Outcome::Held;
     }
-    stats.requests.add(1u64, Relaxed);
-    match result {
-        Ok(()) => Outcome::Submitted { pages },
+
+    match engine.submit(request) {
+        Ok(()) => {
+            stats.requests.add(1u64, Relaxed);
+            Outcome::Submitted { pages }
+        }
+        // Somebody needs the memory now, which is no fault of the device.
+        Err(_) if engine.state().held => Outcome::Held,
         Err(_) => {
+            stats.requests.add(1u64, Relaxed);
             stats.errors.add(1u64, Relaxed);
             Outcome::Failed
         }
@@ -67,11 +76,11 @@ pub(crate) fn request(machine: &mut Machine, stats: &Stats, token: &InThread) ->
 }
 
 /// Takes blocks into a request: zone by zone, the highest order first.
-fn fill(request: &mut Isolated, machine: &mut Machine, ranges: u32, token: &InThread) {
+fn fill(request: &mut Isolated<'_>, machine: &mut Machine, ranges: u32, token: &InThread) {
     for zone in Zone::all() {
         for order in (machine.lowest_order()..=zone::MAX_PAGE_ORDER).rev() {
             // What was taken changes both; free memory changes anyway.
-            let (isolated, _) = queue::isolated();
+            let isolated = zone::isolated();
             let pages = zone.view(token, |view| {
                 machine.share(zone.slot(), order, view, isolated)
             });

@@ -30,8 +30,7 @@ use crate::{
         self,
         Knob, //
     },
-    queue,
-    Shared, //
+    zone, Shared, //
 };
 
 /// The directory `/sys/kernel/mm/page_hinting`.
@@ -115,6 +114,7 @@ fn knob(attr: ph_attr::Type) -> Option<Knob> {
         ph_attr::PH_HOLD_MS => Some(Knob::HoldMs),
         ph_attr::PH_HOST_GRANULE_KB => Some(Knob::HostGranuleKb),
         ph_attr::PH_FLUSH_TIMEOUT_MS => Some(Knob::FlushTimeoutMs),
+        ph_attr::PH_REHINT_ON_VMFORK => Some(Knob::RehintOnVmfork),
         _ => None,
     }
 }
@@ -131,29 +131,28 @@ fn show(shared: &Shared, attr: ph_attr::Type) -> u64 {
         ph_attr::PH_OFFLINE_USED_KB => pages_to_kb(shared.offline_used()),
         ph_attr::PH_BACKLOG_KB => pages_to_kb(batch::backlog(shared.knobs().min_order())),
         ph_attr::PH_KEPT_KB => pages_to_kb(shared.kept.load(Relaxed)),
-        ph_attr::PH_ISOLATED_KB => pages_to_kb(queue::isolated().0),
-        ph_attr::PH_ISOLATED_PEAK_KB => pages_to_kb(shared.isolated_peak()),
+        ph_attr::PH_ISOLATED_KB => pages_to_kb(zone::isolated()),
+        ph_attr::PH_ISOLATED_PEAK_KB => pages_to_kb(shared.engine.peak()),
         ph_attr::PH_REQUESTS => stats.requests.load(Relaxed),
         ph_attr::PH_ACKS => stats.acks.load(Relaxed),
-        ph_attr::PH_ERRORS => {
-            let errors = stats.errors.load(Relaxed);
-            errors.saturating_add(queue::State::now().cancelled)
-        }
+        ph_attr::PH_ERRORS => stats.errors.load(Relaxed),
         ph_attr::PH_STALLS => stats.stalls.load(Relaxed),
         ph_attr::PH_ACK_US_MAX => stats.ack_us_max.load(Relaxed),
         ph_attr::PH_WAKEUPS => stats.wakeups.load(Relaxed),
+        ph_attr::PH_REHINTS => stats.rehints.load(Relaxed),
         // The helpers have no other files.
         _ => 0,
     }
 }
 
 fn store(shared: &Shared, attr: ph_attr::Type, value: u64) -> Result {
-    if attr == ph_attr::PH_FLUSH {
-        return if value == 1 {
-            shared.flush()
-        } else {
-            Err(EINVAL)
-        };
+    match (attr, value) {
+        (ph_attr::PH_FLUSH, 1) => return shared.flush(),
+        (ph_attr::PH_REHINT, 1) => {
+            shared.rehint();
+            return Ok(());
+        }
+        _ => (),
     }
     shared.set(knob(attr).ok_or(EINVAL)?, value)
 }
@@ -178,7 +177,7 @@ pub(crate) enum Status {
 impl Status {
     /// The status now, and the age of the oldest request in nanoseconds.
     pub(crate) fn now(shared: &Shared) -> (Self, u64) {
-        let state = queue::State::now();
+        let state = shared.engine.state();
         let status = if !state.has_device() {
             Self::NoQueue
         } else if policy::is_stalled(state.oldest_ns) {

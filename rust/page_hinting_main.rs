@@ -13,7 +13,10 @@ use kernel::{
     page::PAGE_SHIFT,
     prelude::*,
     sync::{
-        atomic::Atomic,
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
         Arc,
         Mutex, //
     },
@@ -27,6 +30,7 @@ use policy::{
 mod batch;
 mod block;
 mod debug;
+mod engine;
 mod ffi;
 mod flush;
 mod knobs;
@@ -65,33 +69,34 @@ struct Shared {
     #[pin]
     flushes: flush::Flushes,
     stats: stats::Stats,
+    /// What the host has.
+    #[pin]
+    engine: engine::Engine,
     /// The thread's, until it starts.
     #[pin]
-    machine: Mutex<Option<thread::Machine>>,
+    equipment: Mutex<Option<(thread::Machine, block::Batch)>>,
     /// Pages that are kept. Written by the thread alone.
     kept: Atomic<u64>,
-    /// [`queue::untagged`] and [`zone::offline_used`] as the module found them.
+    /// [`zone::untagged`] and [`zone::offline_used`] as the module found them.
     untagged_before: u64,
     offline_used_before: u64,
-    /// What was out when the module came: blocks that the one before it left with the host.
-    isolated_before: u64,
 }
 
 impl Shared {
     fn new() -> Result<Arc<Self>> {
         let knobs = default_knobs();
-        let machine = thread::new_machine()?;
+        let equipment = (thread::new_machine()?, block::Batch::new()?);
 
         Arc::pin_init(
             pin_init!(Self {
                 knobs <- new_mutex!(knobs),
                 flushes <- flush::Flushes::new(),
                 stats: stats::Stats::new(),
-                machine <- new_mutex!(Some(machine)),
+                engine <- engine::Engine::new(),
+                equipment <- new_mutex!(Some(equipment)),
                 kept: Atomic::new(0),
-                untagged_before: queue::untagged(),
+                untagged_before: zone::untagged(),
                 offline_used_before: zone::offline_used(),
-                isolated_before: queue::isolated().0,
             }),
             GFP_KERNEL,
         )
@@ -107,7 +112,6 @@ impl Shared {
         let mut knobs = self.knobs.lock();
 
         *knobs = knobs.with(knob, value).map_err(|_| EINVAL)?;
-        queue::Attachment::set_granule(knobs.granule_order());
         // The thread waits for the lock, if it is that fast.
         thread::wake();
         Ok(())
@@ -115,7 +119,7 @@ impl Shared {
 
     /// Hinted memory that merged with other memory and has to be hinted again, in pages.
     fn untagged(&self) -> u64 {
-        queue::untagged().wrapping_sub(self.untagged_before)
+        zone::untagged().wrapping_sub(self.untagged_before)
     }
 
     /// Hinted memory that was allocated, in pages.
@@ -123,23 +127,25 @@ impl Shared {
         zone::offline_used().wrapping_sub(self.offline_used_before)
     }
 
-    /// The most that was out at a time since the module was loaded, in pages.
-    fn isolated_peak(&self) -> u64 {
-        // The core's begins with what the module takes first.
-        queue::isolated().1.max(self.isolated_before)
-    }
-
     /// Hints all that is free, and waits for that.
     ///
     /// `ENODEV` if there is no device or the module goes, `ETIMEDOUT` if the host is too slow,
     /// `ERESTARTSYS` on a signal.
     fn flush(&self) -> Result {
-        if !queue::State::now().has_device() {
+        if !self.engine.state().has_device() {
             return Err(ENODEV);
         }
         zone::drain();
         self.flushes
             .flush(self.knobs().get(Knob::FlushTimeoutMs), thread::wake)
+    }
+
+    /// Forgets what the host knows to be free, so that all of it is hinted anew, now or when there
+    /// is a device.
+    fn rehint(&self) {
+        self.stats.rehints.add(1u64, Relaxed);
+        engine::forget();
+        thread::wake();
     }
 }
 
@@ -154,11 +160,13 @@ fn default_knobs() -> Knobs {
 
 /// The loaded module.
 ///
-/// The fields are dropped in this order: first nobody changes a knob any more, then the thread
-/// stops and returns what it has isolated, and the device it owns goes back to page reporting.
+/// The fields are dropped in this order: first nobody changes a knob or asks for memory any more,
+/// then the thread stops and returns what it has isolated, and the device it owns goes back to page
+/// reporting.
 struct PageHinting {
     _debug: debug::Files,
     _directory: knobs::Directory,
+    _notifiers: queue::Notifiers,
     _thread: thread::Thread,
 }
 
@@ -167,13 +175,13 @@ impl kernel::Module for PageHinting {
         let shared = Shared::new()?;
         let attachment = queue::Attachment::new()?;
 
-        queue::Attachment::set_granule(shared.knobs().granule_order());
         let thread = thread::Thread::start(attachment, shared.clone())?;
+        let notifiers = queue::Notifiers::new(shared.clone())?;
         let directory = knobs::Directory::new(shared.clone())?;
 
         pr_info!(
             "loaded, {}\n",
-            if queue::State::now().has_device() {
+            if shared.engine.state().has_device() {
                 "hinting to the reporting device"
             } else {
                 "waiting for a reporting device"
@@ -182,6 +190,7 @@ impl kernel::Module for PageHinting {
         Ok(Self {
             _debug: debug::Files::new()?,
             _directory: directory,
+            _notifiers: notifiers,
             _thread: thread,
         })
     }

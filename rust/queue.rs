@@ -1,18 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The reporting device and its queue, through the core.
+//! The kernel's hooks: when they wake the thread, and who hears of what happens to the guest.
+
+use core::ffi::c_void;
 
 use kernel::{
     error::to_result,
-    prelude::*, //
+    prelude::*,
+    sync::Arc, //
 };
 
 use crate::{
     ffi,
-    machine::Watermark, //
+    machine::{
+        Wake,
+        Watermark, //
+    },
+    policy::Knob,
+    Shared, //
 };
 
-/// The module's hold of the core: while it lives, free pages are hinted from here.
+/// The module's hold of the kernel's hooks: while it lives, free pages are hinted from here.
 ///
 /// Dropping it gives the device back to page reporting, as soon as the host has acknowledged what
 /// it has; it does not wait for that. [`crate::thread::Thread`] owns it, and stops before.
@@ -22,7 +30,7 @@ impl Attachment {
     /// Takes the device over from page reporting, now or when there is one.
     ///
     /// `EOPNOTSUPP` if this guest cannot be hinted, `EBUSY` if the host does not answer page
-    /// reporting's last report within five seconds, `EINTR` on a fatal signal. The core has said
+    /// reporting's last report within five seconds, `EINTR` on a fatal signal. The kernel has said
     /// why in the log.
     pub(crate) fn new() -> Result<Self> {
         // SAFETY: The client is valid as long as the module is, and detached before that ends, by
@@ -30,102 +38,116 @@ impl Attachment {
         to_result(unsafe { ffi::page_hinting_attach(ffi::ph_client()) })?;
         Ok(Self(()))
     }
-
-    /// Tells the core when to wake the thread.
-    pub(crate) fn set_watermark(watermark: Watermark) {
-        let (min_order, pages) = match watermark {
-            Watermark::Never => (kernel::bindings::NR_PAGE_ORDERS, 0),
-            Watermark::Blocks { min_order, pages } => (min_order, pages),
-        };
-
-        // SAFETY: Any arguments are good, in any context.
-        unsafe {
-            ffi::page_hinting_set_watermark(min_order, usize::try_from(pages).unwrap_or(usize::MAX))
-        };
-    }
-
-    /// Tells the core the order of the host's pages: no smaller block keeps its tag when a part of
-    /// the page is used.
-    pub(crate) fn set_granule(order: u32) {
-        // SAFETY: Any order is good, in any context.
-        unsafe { ffi::page_hinting_set_granule(order) };
-    }
 }
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        // SAFETY: The value exists, so the core is attached. Its owner has stopped the thread, or
+        // SAFETY: The value exists, so the client is attached. Its owner has stopped the thread, or
         // has not started it.
         unsafe { ffi::page_hinting_detach() };
     }
 }
 
+/// Tells the hooks when to wake the thread, and the order of the host's pages: no smaller block
+/// keeps its tag when a part of the page is used.
+pub(crate) fn set_watermark(watermark: Watermark) {
+    let (min_order, pages) = match watermark.wake {
+        Wake::Never => (kernel::bindings::NR_PAGE_ORDERS, 0),
+        Wake::Blocks { min_order, pages } => (min_order, pages),
+    };
+
+    // SAFETY: Any arguments are good, in process context.
+    unsafe {
+        ffi::page_hinting_set_watermark(
+            min_order,
+            usize::try_from(pages).unwrap_or(usize::MAX),
+            watermark.granule_order,
+        )
+    };
+}
+
 /// Has the watermark wake the thread again. To be called before looking for work.
 pub(crate) fn rearm() {
     // SAFETY: May be called in any context.
-    unsafe { ffi::page_hinting_rearm() };
-}
-
-/// Requests that the host has acknowledged, and that were returned to the free lists.
-pub(crate) use ffi::page_hinting_ack as Ack;
-
-/// Returns what the host has acknowledged to the free lists.
-pub(crate) fn reap() -> Option<Ack> {
-    let mut ack = Ack::default();
-
-    // SAFETY: `ack` is valid for writes.
-    unsafe { ffi::page_hinting_reap(&mut ack) }.then_some(ack)
-}
-
-/// Has the next acknowledgment wake the thread. False if there is something to [`reap`] already.
-pub(crate) fn arm() -> bool {
-    // SAFETY: No requirements but process context.
-    unsafe { ffi::page_hinting_arm() }
-}
-
-/// The device and what it has.
-pub(crate) use ffi::page_hinting_device_state as State;
-
-impl State {
-    /// The state now.
-    pub(crate) fn now() -> Self {
-        let mut state = Self::default();
-
-        // SAFETY: `state` is valid for writes.
-        unsafe { ffi::page_hinting_get_device_state(&mut state) };
-        state
-    }
-
-    /// Whether there is a device.
-    pub(crate) fn has_device(&self) -> bool {
-        self.capacity != 0
-    }
-}
-
-/// Pages isolated or in flight, and the most there were at a time when the module had taken some.
-pub(crate) fn isolated() -> (u64, u64) {
-    let mut peak = 0;
-
-    // SAFETY: `peak` is valid for writes.
-    let now = unsafe { ffi::page_hinting_isolated(&mut peak) };
-    (now as u64, peak as u64)
-}
-
-/// Pages that were tagged Offline, merged with pages that are not and lost the tag, since boot. May
-/// wrap.
-pub(crate) fn untagged() -> u64 {
-    // SAFETY: No requirements.
-    unsafe { ffi::page_hinting_nr_untagged() as u64 }
+    unsafe { ffi::ph_rearm() };
 }
 
 /// How often the host has asked for memory since boot. May wrap.
 pub(crate) fn host_asks() -> u64 {
     // SAFETY: No requirements.
-    unsafe { ffi::page_hinting_host_asks() as u64 }
+    unsafe { ffi::ph_host_asks() as u64 }
 }
 
 /// Reports to the tracepoint that the host does not answer.
 pub(crate) fn trace_stall(oldest_ns: u64) {
     // SAFETY: No requirements.
-    unsafe { ffi::page_hinting_stalled(oldest_ns) };
+    unsafe { ffi::ph_trace_stall(oldest_ns) };
+}
+
+/// What the kernel tells of the guest as a whole.
+///
+/// Dropping it waits for calls under way.
+pub(crate) struct Notifiers {
+    /// What the calls use; dropped after the last of them.
+    _shared: Arc<Shared>,
+}
+
+static OPS: ffi::ph_notifier_ops = ffi::ph_notifier_ops {
+    out_of_memory: Some(out_of_memory_raw),
+    restored: Some(restored_raw),
+    forked: Some(forked_raw),
+};
+
+impl Notifiers {
+    /// Begins to listen.
+    pub(crate) fn new(shared: Arc<Shared>) -> Result<Self> {
+        let data = Arc::as_ptr(&shared).cast_mut().cast::<c_void>();
+
+        // SAFETY: `OPS` is static, and `data` is valid until the notifiers are unregistered, as the
+        // value returned here holds a reference until then.
+        to_result(unsafe { ffi::ph_notifiers_register(&OPS, data) })?;
+        Ok(Self { _shared: shared })
+    }
+}
+
+impl Drop for Notifiers {
+    fn drop(&mut self) {
+        // SAFETY: The value exists, so they were registered and not unregistered yet.
+        unsafe { ffi::ph_notifiers_unregister() };
+    }
+}
+
+/// # Safety
+///
+/// For [`OPS`] alone, with the `data` that [`Notifiers::new`] gave.
+unsafe extern "C" fn out_of_memory_raw(data: *mut c_void) -> usize {
+    // SAFETY: By the safety requirement `data` is a `Shared` that outlives the notifiers.
+    let shared = unsafe { &*data.cast::<Shared>() };
+
+    usize::try_from(shared.engine.out_of_memory()).unwrap_or(usize::MAX)
+}
+
+/// A hibernated guest runs again: the kernel that read the image has used pages that are tagged,
+/// and the host may have been started anew.
+///
+/// # Safety
+///
+/// As [`out_of_memory_raw`].
+unsafe extern "C" fn restored_raw(data: *mut c_void) {
+    // SAFETY: As for `out_of_memory_raw`.
+    unsafe { &*data.cast::<Shared>() }.rehint();
+}
+
+/// The guest is a copy of another.
+///
+/// # Safety
+///
+/// As [`out_of_memory_raw`].
+unsafe extern "C" fn forked_raw(data: *mut c_void) {
+    // SAFETY: As for `out_of_memory_raw`.
+    let shared = unsafe { &*data.cast::<Shared>() };
+
+    if shared.knobs().get(Knob::RehintOnVmfork) != 0 {
+        shared.rehint();
+    }
 }

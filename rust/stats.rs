@@ -7,8 +7,6 @@ use kernel::sync::atomic::{
     Relaxed, //
 };
 
-use crate::queue::Ack;
-
 /// What the thread counts. Written by the thread alone, read by anybody.
 pub(crate) struct Stats {
     /// Memory acknowledged by the host, in pages.
@@ -17,7 +15,7 @@ pub(crate) struct Stats {
     pub(crate) requests: Atomic<u64>,
     /// Requests acknowledged.
     pub(crate) acks: Atomic<u64>,
-    /// Requests that the device refused.
+    /// Requests that the device refused, or forgot when it was reset.
     pub(crate) errors: Atomic<u64>,
     /// Times that the host stopped answering.
     pub(crate) stalls: Atomic<u64>,
@@ -25,6 +23,8 @@ pub(crate) struct Stats {
     pub(crate) ack_us_max: Atomic<u64>,
     /// Times that the thread was woken and found something to hint.
     pub(crate) wakeups: Atomic<u64>,
+    /// Times that all was to be hinted anew.
+    pub(crate) rehints: Atomic<u64>,
 }
 
 impl Stats {
@@ -37,18 +37,16 @@ impl Stats {
             stalls: Atomic::new(0),
             ack_us_max: Atomic::new(0),
             wakeups: Atomic::new(0),
+            rehints: Atomic::new(0),
         }
     }
 
-    /// The host has acknowledged requests.
-    pub(crate) fn acked(&self, ack: &Ack) {
-        let us = ack.latency_ns / 1000;
+    /// The host has acknowledged a request of so many pages.
+    pub(crate) fn acked(&self, pages: u64, latency_ns: u64) {
+        let us = latency_ns / 1000;
 
-        if !ack.own {
-            return;
-        }
-        self.acks.add(ack.nr_requests as u64, Relaxed);
-        self.hinted_pages.add(ack.nr_pages as u64, Relaxed);
+        self.acks.add(1u64, Relaxed);
+        self.hinted_pages.add(pages, Relaxed);
         // No other writer, so nothing is lost between the two.
         if us > self.ack_us_max.load(Relaxed) {
             self.ack_us_max.store(us, Relaxed);

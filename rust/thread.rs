@@ -21,6 +21,8 @@ use kernel::{
 
 use crate::{
     batch,
+    block::Batch,
+    engine,
     ffi::{
         self,
         ph_attr, //
@@ -122,13 +124,14 @@ unsafe extern "C" fn run_raw(data: *mut c_void) -> kernel::ffi::c_int {
 }
 
 fn run(shared: &Shared, token: &InThread) {
-    let Some(machine) = shared.machine.lock().take() else {
+    let Some((machine, batch)) = shared.equipment.lock().take() else {
         return;
     };
     let mut hinter = Hinter {
         shared,
         token,
         machine,
+        batch,
         started: Instant::now(),
         oldest_ns: 0,
         status: None,
@@ -145,6 +148,7 @@ struct Hinter<'a> {
     shared: &'a Shared,
     token: &'a InThread,
     machine: Machine,
+    batch: Batch,
     started: Instant<Monotonic>,
     /// How long the host had had the oldest request when the thread slept last, in nanoseconds.
     oldest_ns: u64,
@@ -159,17 +163,16 @@ impl Hinter<'_> {
 
     /// Does the next thing.
     fn step(&mut self) {
-        while let Some(ack) = queue::reap() {
-            self.shared.stats.acked(&ack);
-        }
+        while self.shared.engine.reap(&self.shared.stats, self.token) {}
 
         match self.machine.next(&self.input()) {
-            Action::Watermark(watermark) => Attachment::set_watermark(watermark),
+            Action::Watermark(watermark) => queue::set_watermark(watermark),
             Action::Rearm => queue::rearm(),
             Action::Drain => zone::drain(),
             Action::Look => self.look(),
             Action::Request => {
-                let outcome = batch::request(&mut self.machine, &self.shared.stats, self.token);
+                let outcome =
+                    batch::request(&mut self.machine, &mut self.batch, self.shared, self.token);
 
                 if self.machine.requested(outcome, self.now_ns()) {
                     self.shared.stats.wakeups.add(1u64, Relaxed);
@@ -182,13 +185,13 @@ impl Hinter<'_> {
     }
 
     fn input(&self) -> Input {
-        let state = queue::State::now();
+        let state = self.shared.engine.state();
 
         Input {
             now_ns: self.now_ns(),
             knobs: self.shared.knobs(),
             device: state.has_device().then_some(Device {
-                min_order: state.min_order,
+                min_order: state.min_order(),
                 in_flight: state.in_flight != 0,
             }),
             flush: self.shared.flushes.wanted(),
@@ -208,10 +211,10 @@ impl Hinter<'_> {
 
     /// Sleeps, unless the host has answered meanwhile.
     fn sleep(&mut self, ms: u32) {
-        let state = queue::State::now();
+        let state = self.shared.engine.state();
 
         self.shared.kept.store(self.machine.kept(), Relaxed);
-        if state.in_flight != 0 && !queue::arm() {
+        if !engine::arm(self.token) {
             return;
         }
         self.notice(state.oldest_ns);

@@ -36,6 +36,18 @@ pub(crate) fn slots() -> usize {
     unsafe { ffi::ph_zone_slots() as usize }
 }
 
+/// Pages that are out for hinting, of all zones.
+pub(crate) fn isolated() -> u64 {
+    Zone::all().fold(0, |sum, zone| sum + zone.isolated())
+}
+
+/// Pages that were tagged Offline and merged with others that are not, since boot, of all zones. May
+/// wrap.
+pub(crate) fn untagged() -> u64 {
+    // SAFETY: No requirements.
+    unsafe { ffi::ph_untagged() as u64 }
+}
+
 /// Offline pages that the host brings back for allocations, since boot, of all zones. May wrap.
 pub(crate) fn offline_used() -> u64 {
     // SAFETY: No requirements.

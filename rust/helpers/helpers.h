@@ -39,6 +39,30 @@ unsigned long ph_zone_isolated(const struct zone *zone);
  */
 unsigned long ph_offline_used(void);
 
+/** ph_untagged() - Offline pages that merged and lost the tag, since boot; likewise */
+unsigned long ph_untagged(void);
+
+/* block.c: inline functions of <linux/page_hinting.h>, and names for tracepoints */
+
+void ph_batch_init(struct page_hinting_batch *batch, bool ranges);
+struct page *ph_batch_take_all(struct page_hinting_batch *batch);
+
+/** ph_request_id() - a number that a request has alone while its blocks are out */
+unsigned long ph_request_id(const struct page *req);
+
+/** ph_batch_id() - the same of a batch that is not empty; else 0 */
+unsigned long ph_batch_id(const struct page_hinting_batch *batch);
+
+/* trace.c: the tracepoints; any context */
+
+void ph_trace_take(const struct zone *zone, unsigned int order,
+		   unsigned long request, unsigned long nr_pages);
+void ph_trace_submit(unsigned long request, unsigned int nr_ranges,
+		     unsigned int nr_blocks, int err);
+void ph_trace_ack(unsigned long request, u64 latency_ns);
+void ph_trace_return(unsigned long request, unsigned long nr_pages, bool offline);
+void ph_trace_stall(u64 oldest_ns);
+
 /**
  * struct ph_area - the counters of a free area, in blocks
  * @nr_free: free
@@ -71,7 +95,21 @@ void ph_zone_area(const struct zone *zone, unsigned int order,
  *
  * Context: Any. The result is valid as long as the module is.
  */
-const struct page_hinting_client *ph_client(void);
+struct page_hinting_client *ph_client(void);
+
+/**
+ * ph_rearm() - have the watermark wake the thread again
+ *
+ * The thread calls this before it looks whether there is work, and sleeps if there
+ * is none. The hook has no barrier, so a block that is freed at that very moment
+ * may do neither, be seen or wake: the thread looks by itself now and then.
+ *
+ * Context: Any.
+ */
+void ph_rearm(void);
+
+/** ph_host_asks() - how often the host has asked for memory; may wrap */
+unsigned long ph_host_asks(void);
 
 /**
  * ph_thread_start() - start the thread
@@ -108,6 +146,36 @@ void ph_thread_wake(void);
  */
 void ph_thread_wait(unsigned int ms);
 
+/* notifiers.c */
+
+/**
+ * struct ph_notifier_ops - what happens to the guest as a whole
+ * @out_of_memory: a task is about to be killed; returns the pages that came back
+ * @restored: the guest was hibernated, and runs again
+ * @forked: the guest is a copy of another
+ *
+ * Context: Process context; may sleep. @out_of_memory must not allocate.
+ */
+struct ph_notifier_ops {
+	unsigned long (*out_of_memory)(void *data);
+	void (*restored)(void *data);
+	void (*forked)(void *data);
+};
+
+/**
+ * ph_notifiers_register() - begin to call
+ * @ops: called until ph_notifiers_unregister()
+ * @data: argument of the @ops
+ *
+ * Context: Process context.
+ *
+ * Return: 0 or a negative errno.
+ */
+int ph_notifiers_register(const struct ph_notifier_ops *ops, void *data);
+
+/** ph_notifiers_unregister() - end it, and wait for calls under way */
+void ph_notifiers_unregister(void);
+
 /* sysfs.c: /sys/kernel/mm/page_hinting */
 
 enum ph_attr {
@@ -119,7 +187,9 @@ enum ph_attr {
 	PH_HOLD_MS,
 	PH_HOST_GRANULE_KB,
 	PH_FLUSH_TIMEOUT_MS,
+	PH_REHINT_ON_VMFORK,
 	PH_FLUSH,
+	PH_REHINT,
 	PH_STATUS,
 	PH_HINTED_KB,
 	PH_REHINTED_KB,
@@ -134,6 +204,7 @@ enum ph_attr {
 	PH_STALLS,
 	PH_ACK_US_MAX,
 	PH_WAKEUPS,
+	PH_REHINTS,
 };
 
 /**

@@ -72,7 +72,9 @@ PH_KNOB(batch_kb, PH_BATCH_KB);
 PH_KNOB(hold_ms, PH_HOLD_MS);
 PH_KNOB(host_granule_kb, PH_HOST_GRANULE_KB);
 PH_KNOB(flush_timeout_ms, PH_FLUSH_TIMEOUT_MS);
+PH_KNOB(rehint_on_vmfork, PH_REHINT_ON_VMFORK);
 PH_ATTR(flush, PH_FLUSH, 0200, NULL, ph_store);
+PH_ATTR(rehint, PH_REHINT, 0200, NULL, ph_store);
 PH_ATTR(status, PH_STATUS, 0444, ph_status_show, NULL);
 
 PH_STAT(hinted_kb, PH_HINTED_KB);
@@ -88,6 +90,7 @@ PH_STAT(errors, PH_ERRORS);
 PH_STAT(stalls, PH_STALLS);
 PH_STAT(ack_us_max, PH_ACK_US_MAX);
 PH_STAT(wakeups, PH_WAKEUPS);
+PH_STAT(rehints, PH_REHINTS);
 
 static struct attribute *ph_attrs[] = {
 	&ph_attr_enabled.attr.attr,
@@ -98,7 +101,9 @@ static struct attribute *ph_attrs[] = {
 	&ph_attr_hold_ms.attr.attr,
 	&ph_attr_host_granule_kb.attr.attr,
 	&ph_attr_flush_timeout_ms.attr.attr,
+	&ph_attr_rehint_on_vmfork.attr.attr,
 	&ph_attr_flush.attr.attr,
+	&ph_attr_rehint.attr.attr,
 	&ph_attr_status.attr.attr,
 	NULL
 };
@@ -121,6 +126,7 @@ static struct attribute *ph_stats_attrs[] = {
 	&ph_attr_stalls.attr.attr,
 	&ph_attr_ack_us_max.attr.attr,
 	&ph_attr_wakeups.attr.attr,
+	&ph_attr_rehints.attr.attr,
 	NULL
 };
 

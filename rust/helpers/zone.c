@@ -41,19 +41,30 @@ unsigned long ph_zone_isolated(const struct zone *zone)
 	return data_race(zone->nr_hinting);
 }
 
+/* Zones without memory and offline nodes count too: the sum only grows. */
+#define ph_sum_zones(field)						\
+({									\
+	unsigned long __sum = 0;					\
+	int __nid, __i;							\
+									\
+	for_each_node(__nid) {						\
+		const pg_data_t *__pgdat = NODE_DATA(__nid);		\
+									\
+		for (__i = 0; __pgdat && __i < MAX_NR_ZONES; __i++)	\
+			/* Written under zone->lock, read for statistics. */ \
+			__sum += data_race(__pgdat->node_zones[__i].field); \
+	}								\
+	__sum;								\
+})
+
 unsigned long ph_offline_used(void)
 {
-	unsigned long pages = 0;
-	int nid, i;
+	return ph_sum_zones(offline_used);
+}
 
-	for_each_node(nid) {
-		const pg_data_t *pgdat = NODE_DATA(nid);
-
-		for (i = 0; pgdat && i < MAX_NR_ZONES; i++)
-			/* Written under zone->lock, read for statistics. */
-			pages += data_race(pgdat->node_zones[i].offline_used);
-	}
-	return pages;
+unsigned long ph_untagged(void)
+{
+	return ph_sum_zones(nr_untagged);
 }
 
 void ph_zone_area(const struct zone *zone, unsigned int order,

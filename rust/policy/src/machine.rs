@@ -29,7 +29,7 @@ use crate::{
 /// What the thread is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Tell the core which blocks wake the thread.
+    /// Tell the core which blocks wake the thread, and how large the host's pages are.
     Watermark(Watermark),
     /// Have those blocks wake the thread again.
     Rearm,
@@ -50,13 +50,21 @@ pub enum Action {
 
 /// When the core wakes the thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Watermark {
+pub enum Wake {
     Never,
     /// When the unhinted blocks of an order from this up reach so many pages in a zone.
     Blocks {
         min_order: u32,
         pages: u64,
     },
+}
+
+/// What the core is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watermark {
+    pub wake: Wake,
+    /// The order of the host's pages: no smaller block keeps its tag when a part of it is used.
+    pub granule_order: u32,
 }
 
 /// What came of [`Action::Request`].
@@ -225,6 +233,7 @@ pub struct Machine<Z> {
     pass: Pass,
     watch: Watch,
     watermark: Option<Watermark>,
+    granule_order: u32,
     found: Found,
     /// When it last looked for what is below the watermark.
     looked_ns: u64,
@@ -264,6 +273,7 @@ where
             pass: Pass::Idle,
             watch: Watch::Armed,
             watermark: None,
+            granule_order: 0,
             found: Found::default(),
             looked_ns: now_ns,
             follow_up_ns: NEVER,
@@ -315,6 +325,7 @@ where
     /// Begins a turn: why, and with which plan.
     fn begin(&mut self, input: &Input) -> Option<Action> {
         self.hear(input);
+        self.granule_order = input.knobs.granule_order();
         let Some(device) = input.device else {
             self.stop();
             // Nobody asks for it again.
@@ -667,14 +678,19 @@ where
     /// The blocks that are to wake the thread. Not those that are kept, or each free would; in
     /// steps, so that it seldom changes.
     fn wanted_watermark(&self) -> Watermark {
-        self.plan.map_or(Watermark::Never, |plan| {
+        let wake = self.plan.map_or(Wake::Never, |plan| {
             let kept = self.found.kept_most.checked_next_multiple_of(plan.step);
 
-            Watermark::Blocks {
+            Wake::Blocks {
                 min_order: plan.min_order,
                 pages: kept.unwrap_or(u64::MAX).saturating_add(plan.high),
             }
-        })
+        });
+
+        Watermark {
+            wake,
+            granule_order: self.granule_order,
+        }
     }
 
     /// Ends the turn.

@@ -26,6 +26,11 @@ pub const STALL_NS: u64 = 1_000_000_000;
 /// How often the thread looks whether the host has stalled, in milliseconds.
 pub const STALL_CHECK_MS: u32 = 250;
 
+/// How long the guest waits for the host before a task is killed for want of memory, and for how
+/// long nothing goes out then, in milliseconds.
+pub const OOM_WAIT_MS: u64 = 100;
+pub const OOM_HOLD_MS: u64 = 1000;
+
 /// How long the thread waits before it tries again in milliseconds, when somebody waits for what is
 /// out; or when somebody waits for a flush, and blocks could not be had or handed over.
 pub const RETRY_MS: u32 = 20;
@@ -89,11 +94,13 @@ pub enum Knob {
     HostGranuleKb,
     /// How long a flush waits for the host: 1 to [`FLUSH_TIMEOUT_MS_MAX`].
     FlushTimeoutMs,
+    /// Whether to hint all memory anew when the guest finds that it is a copy of another: 0 or 1.
+    RehintOnVmfork,
 }
 
 impl Knob {
     /// How many knobs there are.
-    const COUNT: usize = Self::FlushTimeoutMs as usize + 1;
+    const COUNT: usize = Self::RehintOnVmfork as usize + 1;
 }
 
 /// A value that a knob does not take.
@@ -133,6 +140,7 @@ impl Knobs {
                 1000,
                 2048.max(page_kb).min(largest_kb),
                 10_000,
+                0,
             ],
             max_order,
             page_kb,
@@ -147,7 +155,7 @@ impl Knobs {
     /// The knobs with one of them changed.
     pub fn with(mut self, knob: Knob, value: u64) -> Result<Self, Invalid> {
         let range = match knob {
-            Knob::Enabled => 0..=1,
+            Knob::Enabled | Knob::RehintOnVmfork => 0..=1,
             Knob::MinOrder => 0..=self.max_order.into(),
             Knob::HighWatermarkKb => {
                 self.get(Knob::LowWatermarkKb).saturating_add(1)..=WATERMARK_KB_MAX

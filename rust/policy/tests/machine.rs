@@ -27,7 +27,7 @@ struct Guest {
     /// Blocks of order 10 in a second zone, which can spare none.
     spared: usize,
     /// The watermark, and whether it wakes the thread.
-    watermark: Watermark,
+    watermark: Wake,
     armed: bool,
     /// What a request meets, if not the host.
     trouble: Option<Outcome>,
@@ -59,7 +59,7 @@ impl Guest {
             offline_used: 0,
             in_flight: 0,
             spared: 0,
-            watermark: Watermark::Never,
+            watermark: Wake::Never,
             armed: false,
             trouble: None,
             silent: false,
@@ -96,7 +96,7 @@ impl Guest {
 
     fn free(&mut self, pages: u64, order: usize) {
         self.unhinted[order] += (pages >> order) as usize;
-        if let Watermark::Blocks { min_order, pages } = self.watermark {
+        if let Wake::Blocks { min_order, pages } = self.watermark {
             let enough = (min_order as usize..11).any(|i| (self.unhinted[i] as u64) << i >= pages);
             if self.armed && enough {
                 self.armed = false;
@@ -185,7 +185,7 @@ impl Guest {
             let action = self.machine.next(&self.input);
             self.actions.push((self.input.now_ns, action));
             match action {
-                Action::Watermark(watermark) => self.watermark = watermark,
+                Action::Watermark(watermark) => self.watermark = watermark.wake,
                 Action::Rearm => self.armed = true,
                 Action::Look => {
                     self.look(None);
@@ -375,7 +375,7 @@ fn a_cycle_keeps_the_lists() {
 #[test]
 fn what_is_kept_does_not_wake_the_thread_but_more_does() {
     let mut guest = Guest::keep();
-    let Watermark::Blocks { pages, .. } = guest.watermark else {
+    let Wake::Blocks { pages, .. } = guest.watermark else {
         panic!("{:?}", guest.watermark);
     };
 
@@ -410,7 +410,7 @@ fn nothing_is_kept_after_the_switch_of_a_knob() {
     guest.set(Knob::Enabled, 0);
     assert_eq!(
         (guest.watermark, guest.machine.kept()),
-        (Watermark::Never, 0)
+        (Wake::Never, 0)
     );
     assert_eq!(guest.backlog(), 256 * MIB);
     guest.set(Knob::Enabled, 1);
@@ -481,7 +481,7 @@ fn without_a_device_a_flush_fails() {
         done: false,
     };
     assert!(guest.actions.iter().any(|(_, action)| *action == failed));
-    assert_eq!(guest.watermark, Watermark::Never);
+    assert_eq!(guest.watermark, Wake::Never);
 }
 
 /// The host is asked four times a second, and nothing spins.
@@ -547,7 +547,7 @@ fn a_device_may_take_larger_blocks_only() {
         in_flight: false,
     });
     guest.run();
-    let blocks = |watermark| matches!(watermark, Watermark::Blocks { min_order: 10, .. });
+    let blocks = |watermark| matches!(watermark, Wake::Blocks { min_order: 10, .. });
     assert!(blocks(guest.watermark), "{:?}", guest.watermark);
 }
 

@@ -5,7 +5,7 @@
 use crate::guest::{Host, MS};
 use crate::memory::{GRANULE_KB, GRANULE_PAGES, Memory};
 use page_hinting_policy::levels;
-use page_hinting_policy::machine::{Action, Device, Input, Machine, Outcome, Watermark, Zone};
+use page_hinting_policy::machine::{Action, Device, Input, Machine, Outcome, Wake, Zone};
 use page_hinting_policy::{Knob, Knobs, ZoneView};
 
 /// From the free that wakes a thread or a worker to its first look.
@@ -43,7 +43,7 @@ pub struct Module {
     host: Host,
     knobs: Knobs,
     machine: Machine<Vec<Zone<Vec<u64>>>>,
-    watermark: Watermark,
+    watermark: Wake,
     /// A free may wake the thread.
     armed: bool,
     due: u64,
@@ -60,7 +60,7 @@ impl Module {
             host: *host,
             knobs: knobs.with(Knob::HoldMs, hold_ms).unwrap_or(knobs),
             machine: Machine::new(zones.iter().map(zone).collect(), 0, 0),
-            watermark: Watermark::Never,
+            watermark: Wake::Never,
             armed: false,
             due: 0,
             ack: None,
@@ -160,7 +160,7 @@ impl Hinter for Module {
                 asks: 0,
             };
             match self.machine.next(&input) {
-                Action::Watermark(watermark) => self.watermark = watermark,
+                Action::Watermark(watermark) => self.watermark = watermark.wake,
                 Action::Rearm => self.armed = true,
                 Action::Look => self.look(now, memory),
                 Action::Request => {
@@ -179,7 +179,7 @@ impl Hinter for Module {
     }
 
     fn freed(&mut self, now: u64, memory: &Memory) {
-        let Watermark::Blocks { min_order, pages } = self.watermark else {
+        let Wake::Blocks { min_order, pages } = self.watermark else {
             return;
         };
         let reaches = |zone| {

@@ -33,7 +33,7 @@
  *   the rest   counters; see struct sim_counters
  *
  * submit(), reap() and arm() allocate nothing. Answers come from a thread of
- * this module, and page_hinting_acked() is called from a hard interrupt, as it
+ * this module, and page_hinting_notify() is called from a hard interrupt, as it
  * is by a real device.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
@@ -143,7 +143,7 @@ MODULE_PARM_DESC(capacity, "Ranges that may be in flight together");
  * struct sim_request - what the host was given and has not returned
  * @list: in one of the lists of struct sim
  * @token: what reap() returns, NULL for a report()
- * @sg: the ranges; they stay valid until the request is returned
+ * @sg: the ranges
  * @nents: how many ranges
  * @nr_pages: their size in pages
  * @seq: counts submissions, and makes the pattern differ between two
@@ -155,7 +155,7 @@ MODULE_PARM_DESC(capacity, "Ranges that may be in flight together");
 struct sim_request {
 	struct list_head list;
 	void *token;
-	struct scatterlist *sg;
+	struct scatterlist sg[PAGE_REPORTING_CAPACITY];
 	unsigned int nents;
 	unsigned long nr_pages;
 	u64 seq;
@@ -218,7 +218,7 @@ static struct sim {
 	/* The oldest first; the host's thread takes one out to answer it. */
 	struct list_head held;
 	struct list_head done;
-	/* Call page_hinting_acked() for the next answer. */
+	/* Call page_hinting_notify() for the next answer. */
 	bool armed;
 	/* The device is about to be removed: no report() may wait any longer. */
 	bool gone;
@@ -385,7 +385,7 @@ static struct sim_request *sim_submit_request(struct scatterlist *sg,
 	}
 
 	req->token = token;
-	req->sg = sg;
+	memcpy(req->sg, sg, nents * sizeof(*sg));
 	req->nents = nents;
 	req->nr_pages = 0;
 	req->answered = false;
@@ -522,7 +522,7 @@ static int sim_report(struct page_reporting_dev_info *prdev,
 
 static void sim_interrupt(struct irq_work *work)
 {
-	page_hinting_acked(&sim.dev);
+	page_hinting_notify(&sim.dev, PAGE_HINTING_ACKED);
 }
 
 /* The next request to answer, or NULL and how long to wait, in jiffies. */
