@@ -93,12 +93,17 @@ fn fill(request: &mut Isolated<'_>, machine: &mut Machine, ranges: u32, token: &
     }
 }
 
-/// The unhinted memory of all zones from `min_order` up, in pages.
+/// The unhinted memory of all zones from `min_order` up, in pages, without what is reserved for
+/// atomic allocations.
 pub(crate) fn backlog(min_order: u32) -> u64 {
-    let areas = Zone::all().flat_map(|zone| {
-        (min_order..=zone::MAX_PAGE_ORDER)
-            .filter_map(move |order| Some(zone.area(order)?.unhinted() << order))
-    });
+    let pages = |zone: Zone| {
+        let areas = (min_order..=zone::MAX_PAGE_ORDER)
+            .filter_map(|order| Some(zone.area(order)?.unhinted() << order));
 
-    areas.fold(0, u64::saturating_add)
+        areas
+            .fold(0, u64::saturating_add)
+            .saturating_sub(zone.reserved())
+    };
+
+    Zone::all().map(pages).fold(0, u64::saturating_add)
 }

@@ -107,6 +107,12 @@ impl Zone {
         unsafe { ffi::ph_zone_isolated(self.as_ptr()) as u64 }
     }
 
+    /// Free pages that are reserved for atomic allocations, and are not hinted.
+    pub(crate) fn reserved(self) -> u64 {
+        // SAFETY: The zone is valid as zones are never freed.
+        unsafe { ffi::ph_zone_reserved(self.as_ptr()) as u64 }
+    }
+
     /// A snapshot of a free area's counters; [`None`] if there is no such order.
     pub(crate) fn area(self, order: u32) -> Option<Area> {
         let mut area = Area::default();

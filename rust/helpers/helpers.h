@@ -32,6 +32,9 @@ unsigned long ph_zone_managed(const struct zone *zone);
 /** ph_zone_isolated() - pages that are out for hinting */
 unsigned long ph_zone_isolated(const struct zone *zone);
 
+/** ph_zone_reserved() - free pages that are reserved for atomic allocations */
+unsigned long ph_zone_reserved(const struct zone *zone);
+
 /**
  * ph_offline_used() - Offline pages that the host brings back for allocations, since boot
  *

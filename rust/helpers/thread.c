@@ -29,6 +29,7 @@ static void ph_client_wake(struct page_hinting_client *client)
 }
 
 static struct page_hinting_client ph_the_client = {
+	.version = PAGE_HINTING_VERSION,
 	.wake = ph_client_wake,
 };
 

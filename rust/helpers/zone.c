@@ -41,6 +41,11 @@ unsigned long ph_zone_isolated(const struct zone *zone)
 	return data_race(zone->nr_hinting);
 }
 
+unsigned long ph_zone_reserved(const struct zone *zone)
+{
+	return READ_ONCE(zone->nr_free_highatomic);
+}
+
 /* Zones without memory and offline nodes count too: the sum only grows. */
 #define ph_sum_zones(field)						\
 ({									\

@@ -49,7 +49,7 @@ const MARK: &str = "__x64_sys_sync";
 const TAKE: &str = "__isolate_free_page";
 /// Where a block is taken off a free list to be hinted, by one or the other, and where
 /// any is put on one.
-const LISTS: [&str; 3] = [TAKE, "rmqueue_unhinted", "__free_one_page"];
+const LISTS: [&str; 3] = [TAKE, "isolate_unhinted_block", "__free_one_page"];
 
 /// Who hints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl Hinter {
     /// others, but in `must` it is taken.
     fn functions(self) -> &'static [&'static str] {
         match self {
-            Hinter::Module => &["page_hinting_take", "free_hinted_range"],
+            Hinter::Module => &["page_hinting_take_some", "page_hinting_return"],
             Hinter::PageReporting => &[
                 "page_reporting_process",
                 "page_reporting_process_zone",
@@ -694,12 +694,12 @@ ffffffff81001000:      \tcallq\t0xffffffff81009000 <_raw_spin_lock_irq>
 ffffffff81001005:      \tretq
 ffffffff81002000 <__isolate_free_page>:
 ffffffff81002000:      \tretq
-ffffffff81003000 <page_hinting_take>:
+ffffffff81003000 <page_hinting_take_some>:
 ffffffff81003000:      \tcallq\t0xffffffff81009000 <_raw_spin_lock_irqsave>
 ffffffff81003005:      \tmovq\t%rax, %rbx
 ffffffff81003008:      \tcallq\t0xffffffff81009010 <_raw_spin_unlock_irqrestore>
 ffffffff8100300d:      \tretq
-ffffffff81004000 <free_hinted_range>:
+ffffffff81004000 <page_hinting_return>:
 ffffffff81004000:      \tcall   ffffffff81009000 <_raw_spin_lock_irqsave>
 ffffffff81004005:      \tjmp    ffffffff81009010 <_raw_spin_unlock_irqrestore>
 ";

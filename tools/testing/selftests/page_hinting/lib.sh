@@ -31,8 +31,8 @@ fi
 KO=${PAGE_HINTING_KO:-/lib/modules/page_hinting.ko}
 SYSFS=${PAGE_HINTING_SYSFS:-/sys/kernel/mm/page_hinting}
 KNOBS="enabled min_order high_watermark_kb low_watermark_kb batch_kb
-	hold_ms host_granule_kb flush_timeout_ms"
-STATS="hinted_kb rehinted_kb offline_used_kb backlog_kb kept_kb isolated_kb isolated_peak_kb requests acks errors stalls ack_us_max wakeups"
+	hold_ms host_granule_kb flush_timeout_ms rehint_on_vmfork"
+STATS="hinted_kb rehinted_kb offline_used_kb backlog_kb kept_kb isolated_kb isolated_peak_kb requests acks errors stalls ack_us_max wakeups rehints"
 BALLOON=/sys/bus/virtio/drivers/virtio_balloon
 
 # Longest waits in seconds.  A debug guest under TCG needs most of them, a

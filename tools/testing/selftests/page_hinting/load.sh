@@ -22,7 +22,9 @@ test_files_and_modes() {
 644 host_granule_kb
 644 low_watermark_kb
 644 min_order
+200 rehint
 755 stats
+644 rehint_on_vmfork
 444 status
 444 stats/ack_us_max
 444 stats/acks
@@ -34,6 +36,7 @@ test_files_and_modes() {
 444 stats/kept_kb
 444 stats/offline_used_kb
 444 stats/rehinted_kb
+444 stats/rehints
 444 stats/requests
 444 stats/stalls
 444 stats/wakeups"

@@ -29,5 +29,4 @@ test_rehint_returns_it() {
 		fail "$resident KiB are resident after flush, $idle were when all was hinted"
 }
 
-xfail 18 test_rehint_returns_it
 run_tests test_is_rolled_back test_rehint_returns_it
