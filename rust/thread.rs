@@ -169,6 +169,7 @@ impl Hinter<'_> {
             Action::Watermark(watermark) => queue::set_watermark(watermark),
             Action::Rearm => queue::rearm(),
             Action::Drain => zone::drain(),
+            Action::Forget => self.shared.rehint(),
             Action::Look => self.look(),
             Action::Request => {
                 let outcome =

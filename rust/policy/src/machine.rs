@@ -35,6 +35,8 @@ pub enum Action {
     Rearm,
     /// Put what the per-CPU lists hold on the free lists.
     Drain,
+    /// Forget what the host was told, so that all of it is hinted once more.
+    Forget,
     /// Call [`Machine::look`] for each zone.
     Look,
     /// Fill a request from zone after zone with what [`Machine::share`] allows, hand it over, and
@@ -249,8 +251,9 @@ pub struct Machine<Z> {
     drained_ns: Option<u64>,
     undrained: u64,
     asks: u64,
-    /// Until when the host's word counts.
+    /// Until when the host's word counts, and how long until it has all hinted once more.
     asked_ns: u64,
+    rehint_ns: u64,
     /// What is still to be told of a pass that is over.
     news: [Option<Action>; 2],
 }
@@ -284,6 +287,7 @@ where
             undrained: 0,
             asks,
             asked_ns: 0,
+            rehint_ns: 0,
             news: [None; 2],
         }
     }
@@ -345,12 +349,18 @@ where
         None
     }
 
-    /// Takes in whether the host has asked for memory.
+    /// Takes in whether the host has asked for memory. It may have memory behind what it was told
+    /// of, as after a migration: nobody in the guest knows.
     fn hear(&mut self, input: &Input) {
-        if input.asks != self.asks {
-            self.asks = input.asks;
-            self.asked_ns = input.now_ns.saturating_add(ms(policy::ASKED_MS));
-            self.look_ns = input.now_ns;
+        if input.asks == self.asks {
+            return;
+        }
+        self.asks = input.asks;
+        self.asked_ns = input.now_ns.saturating_add(ms(policy::ASKED_MS));
+        self.look_ns = input.now_ns;
+        if input.now_ns >= self.rehint_ns {
+            self.rehint_ns = input.now_ns.saturating_add(ms(policy::REHINT_MS));
+            self.news = [Some(Action::Forget), None];
         }
     }
 

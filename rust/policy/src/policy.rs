@@ -68,6 +68,9 @@ pub const DRAIN_SOON_MS: u32 = 20;
 /// For how long the host's word counts, in milliseconds: `hold_ms` is taken for 0 then.
 pub const ASKED_MS: u32 = 60_000;
 
+/// How often, in milliseconds, the host's word has all free memory hinted once more, at most.
+pub const REHINT_MS: u32 = 600_000;
+
 /// The least that is worth keeping, in KiB, unless the high watermark is less.
 ///
 /// What wakes nobody is hinted every [`TRICKLE_MS`] at most: it can go on like that for ever.
@@ -155,7 +158,7 @@ impl Knobs {
     /// The knobs with one of them changed.
     pub fn with(mut self, knob: Knob, value: u64) -> Result<Self, Invalid> {
         let range = match knob {
-            Knob::Enabled | Knob::RehintOnVmfork => 0..=1,
+            Knob::Enabled => 0..=1,
             Knob::MinOrder => 0..=self.max_order.into(),
             Knob::HighWatermarkKb => {
                 self.get(Knob::LowWatermarkKb).saturating_add(1)..=WATERMARK_KB_MAX
@@ -165,6 +168,7 @@ impl Knobs {
             Knob::HoldMs => 0..=HOLD_MS_MAX,
             Knob::HostGranuleKb => self.page_kb..=self.page_kb << self.max_order,
             Knob::FlushTimeoutMs => 1..=FLUSH_TIMEOUT_MS_MAX,
+            Knob::RehintOnVmfork => 0..=1,
         };
         if !range.contains(&value) || (knob == Knob::HostGranuleKb && !value.is_power_of_two()) {
             return Err(Invalid);

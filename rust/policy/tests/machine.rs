@@ -203,6 +203,10 @@ impl Guest {
                         return;
                     }
                 }
+                Action::Forget => {
+                    self.unhinted[10] += (self.offline >> 10) as usize;
+                    self.offline &= (1 << 10) - 1;
+                }
                 Action::Drain | Action::Passed => {}
             }
         }
@@ -549,6 +553,22 @@ fn a_device_may_take_larger_blocks_only() {
     guest.run();
     let blocks = |watermark| matches!(watermark, Wake::Blocks { min_order: 10, .. });
     assert!(blocks(guest.watermark), "{:?}", guest.watermark);
+}
+
+#[test]
+fn the_hosts_word_has_all_hinted_once_more_but_not_each_time() {
+    let mut guest = Guest::at_rest();
+    let forgets = |guest: &Guest| guest.times(0, |action| *action == Action::Forget).len();
+
+    guest.pass(3000);
+    for (pause_ms, times) in [(0, 1), (60_000, 1), (599_000, 2), (0, 2)] {
+        guest.pass(pause_ms);
+        guest.input.asks += 1;
+        guest.run();
+        guest.pass(1000);
+        assert_eq!(forgets(&guest), times, "after {pause_ms} ms");
+        assert_eq!(guest.backlog(), 0);
+    }
 }
 
 proptest! {

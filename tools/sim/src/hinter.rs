@@ -168,7 +168,7 @@ impl Hinter for Module {
                     self.machine.requested(outcome, now);
                 }
                 // The per-CPU lists are not modelled, and nobody waits.
-                Action::Drain | Action::Passed | Action::Flushed { .. } => (),
+                Action::Drain | Action::Forget | Action::Passed | Action::Flushed { .. } => (),
                 Action::Sleep { ms } => {
                     self.due = now + u64::from(ms) * MS;
                     self.due = self.due.min(self.ack.unwrap_or(u64::MAX));
