@@ -165,8 +165,8 @@ impl InFlight {
 
 /// Blocks that the host does not have any more.
 ///
-/// They go back to the free lists when the value is dropped: tagged Offline if the host has
-/// acknowledged them, and as they were if the device was reset.
+/// If the host has acknowledged them, they go back to the free lists when the value is dropped,
+/// tagged Offline. If the device was reset, the kernel has returned them already, as they were.
 pub(crate) struct Reaped {
     request: NonNull<page>,
     acked: bool,
@@ -194,19 +194,22 @@ impl Reaped {
 
     /// As [`Isolated::id`] was.
     pub(crate) fn id(&self) -> u64 {
-        // SAFETY: The blocks are ours, and have their struct pages.
+        // SAFETY: Struct pages are never freed while their memory is online, nor is it offlined here.
         unsafe { ffi::ph_request_id(self.request.as_ptr()) as u64 }
     }
 }
 
 impl Drop for Reaped {
     fn drop(&mut self) {
+        if !self.acked {
+            return;
+        }
         let id = self.id();
 
         // SAFETY: The kernel has given the blocks to this value, and they belong to nobody after
         // the call.
-        let pages = unsafe { ffi::page_hinting_return(self.request.as_ptr(), self.acked) };
+        let pages = unsafe { ffi::page_hinting_return(self.request.as_ptr(), true) };
         // SAFETY: No requirements.
-        unsafe { ffi::ph_trace_return(id as usize, pages, self.acked) };
+        unsafe { ffi::ph_trace_return(id as usize, pages, true) };
     }
 }

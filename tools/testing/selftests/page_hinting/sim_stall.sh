@@ -158,7 +158,8 @@ busy_while_reporting_waits() { # PARAMETER=VALUE...
 	if loaded; then
 		unload || return
 	fi
-	take_stock && set_reporting_delay 0 && sim_load mode=now "$@" && memhog -t $MIB &&
+	{ ! sim_loaded || sim_unload; } && take_stock && set_reporting_delay 0 && sim_load mode=now "$@" &&
+	memhog -t $MIB &&
 	wait_for "a report" reports_at_least 1 &&
 	sim_set mode never && memhog -t $MIB &&
 	wait_for "a report to a silent host" sim_at_least in_flight_kb 1 &&

@@ -49,7 +49,7 @@ test_late_by_far() {
 test_out_of_order() {
 	local n
 
-	load_fresh && wait_settled && stall || return
+	sim_host now && load_fresh && wait_settled && stall || return
 	n=$(host_has in_flight)
 	sim_host reorder 500 && hints_freed $MIB && wait_settled && no_faults || return
 	[ "$(get stats/acks)" -ge "$n" ] && expect errors "$(get stats/errors)" 0
