@@ -727,6 +727,11 @@ take_stock() {
 	wait_for "a steady count of all memory" stock_is_steady
 }
 
+# The thread counts what was with a device that went.
+requests_are_over() {
+	[ $(($(get stats/errors) + $(get stats/acks))) -eq "$(get stats/requests)" ]
+}
+
 # Pages that go from one kind to another in between are missed, or counted twice.
 stock_is_steady() {
 	local before=$stock
