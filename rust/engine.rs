@@ -77,6 +77,11 @@ impl State {
         self.device.capacity != 0
     }
 
+    /// Whether there is something to wait for, of the module before this one as well.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.device.in_flight != 0
+    }
+
     /// The lowest order that the device takes.
     pub(crate) fn min_order(&self) -> u32 {
         self.device.min_order
@@ -117,7 +122,7 @@ impl Engine {
 
         for flight in flights.iter().flatten() {
             in_flight += 1;
-            ranges += flight.ranges;
+            ranges = flight.ranges.saturating_add(ranges);
             oldest_ns = oldest_ns.max(flight.age_ns());
         }
         drop(flights);
@@ -208,13 +213,13 @@ impl Engine {
     /// Waits for a bounded time, and not for a host that somebody has waited for in vain.
     pub(crate) fn out_of_memory(&self) -> u64 {
         let before = zone::isolated();
-        let end_ms = self.now_ms() + policy::OOM_WAIT_MS;
+        let end_ms = self.now_ms().saturating_add(policy::OOM_WAIT_MS);
 
         if before == 0 {
             return 0;
         }
-        self.held_ms
-            .store(self.now_ms() + policy::OOM_HOLD_MS, Relaxed);
+        let held_ms = self.now_ms().saturating_add(policy::OOM_HOLD_MS);
+        self.held_ms.store(held_ms, Relaxed);
         thread::wake();
         loop {
             fsleep(Delta::from_millis(1));

@@ -215,7 +215,7 @@ impl Hinter<'_> {
         let state = self.shared.engine.state();
 
         self.shared.kept.store(self.machine.kept(), Relaxed);
-        if !engine::arm(self.token) {
+        if state.is_busy() && !engine::arm(self.token) {
             return;
         }
         self.notice(state.oldest_ns);

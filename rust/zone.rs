@@ -38,7 +38,7 @@ pub(crate) fn slots() -> usize {
 
 /// Pages that are out for hinting, of all zones.
 pub(crate) fn isolated() -> u64 {
-    Zone::all().fold(0, |sum, zone| sum + zone.isolated())
+    Zone::all().map(Zone::isolated).fold(0, u64::saturating_add)
 }
 
 /// Pages that were tagged Offline and merged with others that are not, since boot, of all zones. May
