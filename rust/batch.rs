@@ -2,7 +2,10 @@
 
 //! Assembling requests for the host.
 
-use kernel::sync::atomic::Relaxed;
+use kernel::{
+    prelude::*,
+    sync::atomic::Relaxed, //
+};
 
 use crate::{
     block::{
@@ -48,7 +51,7 @@ pub(crate) fn request(
     let pages = request.pages();
     if pages == 0 {
         // More may be had once the host has returned some, or nobody waits for it any more.
-        return if state.in_flight != 0 {
+        return if state.is_busy() {
             Outcome::Full
         } else if engine.state().held {
             Outcome::Held
@@ -67,6 +70,8 @@ pub(crate) fn request(
         }
         // Somebody needs the memory now, which is no fault of the device.
         Err(_) if engine.state().held => Outcome::Held,
+        // The queue has what the module before this one has left there.
+        Err(error) if error == ENOSPC && state.is_busy() => Outcome::Full,
         Err(_) => {
             stats.requests.add(1u64, Relaxed);
             stats.errors.add(1u64, Relaxed);

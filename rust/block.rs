@@ -21,7 +21,10 @@ use kernel::{
 use crate::{
     ffi,
     thread::InThread,
-    zone::Zone, //
+    zone::{
+        Zone,
+        MAX_PAGE_ORDER, //
+    },
 };
 
 /// Where isolated blocks are collected. It is made before the thread starts, which then needs no
@@ -33,7 +36,10 @@ unsafe impl Send for Batch {}
 
 impl Batch {
     pub(crate) fn new() -> Result<Self> {
-        let batch = KBox::pin(Opaque::uninit(), GFP_KERNEL)?;
+        let batch = KBox::pin(
+            Opaque::new(ffi::page_hinting_batch::default()),
+            GFP_KERNEL,
+        )?;
 
         // SAFETY: The pointer is valid, and what it points to stays where it is.
         unsafe { ffi::ph_batch_init(batch.get(), false) };
@@ -69,7 +75,10 @@ impl<'a> Isolated<'a> {
     pub(crate) fn take(&mut self, zone: Zone, order: u32, max_pages: u64, max_ranges: u32) -> u64 {
         let max_pages = usize::try_from(max_pages).unwrap_or(usize::MAX);
 
-        // SAFETY: The batch was initialised, and the zone is valid.
+        if order > MAX_PAGE_ORDER {
+            return 0;
+        }
+        // SAFETY: The batch was initialised, the zone is valid, and there is such an order.
         let pages = unsafe {
             ffi::page_hinting_take(self.0 .0.get(), zone.as_ptr(), order, max_pages, max_ranges)
         };

@@ -125,9 +125,13 @@ impl Engine {
             ranges = flight.ranges.saturating_add(ranges);
             oldest_ns = oldest_ns.max(flight.age_ns());
         }
-        drop(flights);
         // SAFETY: `device` is valid for writes.
         unsafe { ffi::page_hinting_get_device(&mut device) };
+        drop(flights);
+        if device.in_flight as usize > in_flight {
+            // The module before this one has left it with the host, who knows when.
+            oldest_ns = oldest_ns.max(self.now_ms().saturating_mul(1_000_000));
+        }
         State {
             held: device.held || self.now_ms() < self.held_ms.load(Relaxed),
             device,
@@ -144,10 +148,11 @@ impl Engine {
 
     /// Returns what the host does not have any more to the free lists. False if there was nothing.
     pub(crate) fn reap(&self, stats: &Stats, token: &InThread) -> bool {
+        // Held over both, so that nobody sees a difference between the two tables.
+        let mut flights = self.flights.lock();
         let Some(reaped) = Reaped::next(token) else {
             return false;
         };
-        let mut flights = self.flights.lock();
         let flight = flights
             .iter_mut()
             .find(|slot| slot.as_ref().is_some_and(|flight| reaped.is(flight)))
@@ -193,13 +198,13 @@ impl Engine {
     /// Hands blocks to the host: errors as of [`Isolated::submit`].
     pub(crate) fn submit(&self, isolated: Isolated<'_>) -> Result {
         let (id, ranges, blocks) = (isolated.id(), isolated.ranges(), isolated.blocks());
+        let mut flights = self.flights.lock();
         let result = isolated.submit();
         let errno = result.as_ref().map_or_else(|error| error.to_errno(), |_| 0);
 
         // SAFETY: No requirements.
         unsafe { ffi::ph_trace_submit(id as usize, ranges, blocks, errno) };
         let flight = result?;
-        let mut flights = self.flights.lock();
         // There is one, as the kernel takes no more requests than that.
         if let Some(slot) = flights.iter_mut().find(|slot| slot.is_none()) {
             *slot = Some(flight);

@@ -184,7 +184,7 @@ impl Status {
             Self::Stalled
         } else if !shared.knobs().enabled() {
             Self::Off
-        } else if state.in_flight != 0 {
+        } else if state.is_busy() {
             Self::Hinting
         } else if shared.kept.load(Relaxed) != 0 {
             Self::Paced

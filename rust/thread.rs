@@ -193,7 +193,7 @@ impl Hinter<'_> {
             knobs: self.shared.knobs(),
             device: state.has_device().then_some(Device {
                 min_order: state.min_order(),
-                in_flight: state.in_flight != 0,
+                in_flight: state.is_busy(),
             }),
             flush: self.shared.flushes.wanted(),
             asks: queue::host_asks(),
