@@ -28,6 +28,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -334,6 +335,7 @@ impl Guest {
                 config,
                 origin,
                 accel.arguments(threads),
+                &clock(accel, threads),
                 &inherited,
                 socket.as_deref(),
             ))
@@ -832,10 +834,47 @@ const FOUR_LEVELS: &str = "no5lvl";
 /// Linux gives it for that, and panics ("IO-APIC + timer doesn't work").
 const NO_TIMER_CHECK: &str = "no_timer_check";
 
-/// The watchdog of Linux 7.3 for the TSC waits for another CPU with a limit by the clock. While
+/// How the guest is to use its TSC, which under TCG is the host's.
+///
+/// On a host that is busy Linux measures it wrongly now and then, and runs 38 times too fast. And
+/// the watchdog of Linux 7.3 for the TSC waits for another CPU with a limit by the clock: while
 /// that is jiffies, and the other CPU is in stop_machine(), the limit never comes, and a guest
 /// with two CPUs hangs as it boots, or as a CPU goes.
-const NO_TSC_WATCHDOG: &str = "tsc=nowatchdog";
+fn clock(accel: Accel, threads: Threads) -> String {
+    match (accel, threads, tsc_khz()) {
+        (Accel::Tcg, Threads::Multi, Some(khz)) => {
+            format!("tsc_early_khz={khz} tsc=nowatchdog ")
+        }
+        _ => String::new(),
+    }
+}
+
+/// The frequency of the host's TSC, if it has one.
+#[cfg(target_arch = "x86_64")]
+fn tsc_khz() -> Option<u64> {
+    static KHZ: OnceLock<u64> = OnceLock::new();
+    // SAFETY: Each x86-64 CPU has the instruction.
+    let tsc = || unsafe { std::arch::x86_64::_rdtsc() };
+    // The time and the TSC then: of several tries that which was not interrupted.
+    let read = || {
+        let tries = (0..100).map(|_| (tsc(), Instant::now(), tsc()));
+        let (before, now, after) = tries.min_by_key(|(before, _, after)| after - before)?;
+        Some((now, before + (after - before) / 2))
+    };
+    let measure = || {
+        let (begin, first) = read()?;
+        sleep(Duration::from_millis(100));
+        let (end, last) = read()?;
+        let ticks = u128::from(last - first) * 1_000_000;
+        u64::try_from(ticks / (end - begin).as_nanos()).ok()
+    };
+    Some(*KHZ.get_or_init(|| measure().unwrap_or(0))).filter(|khz| *khz != 0)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn tsc_khz() -> Option<u64> {
+    None
+}
 
 /// Every complaint of the kernel ends the guest, and so does an NMI, which is what
 /// a guest gets that hangs; a panic shows what each task was doing.
@@ -845,6 +884,7 @@ fn arguments(
     config: &Config<'_>,
     origin: Origin,
     accel: [&str; 4],
+    clock: &str,
     inherited: &Inherited,
     storage: Option<&Path>,
 ) -> Vec<OsString> {
@@ -964,7 +1004,7 @@ fn arguments(
     }
     add(&["-initrd", &initramfs]);
     let append = format!(
-        "console=ttyS0 log_buf_len=1M {PANIC} {FOUR_LEVELS} {NO_TIMER_CHECK} {NO_TSC_WATCHDOG} lab.job={} \
+        "console=ttyS0 log_buf_len=1M {PANIC} {FOUR_LEVELS} {NO_TIMER_CHECK} {clock}lab.job={} \
          {port_word} {}",
         config.job, config.kernel_args
     );

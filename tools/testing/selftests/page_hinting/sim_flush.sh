@@ -87,12 +87,13 @@ test_flush_with_errors() {
 
 # While memory is held back and the device refuses what may be hinted, the thread
 # tries again at its looks, ten a second, and not all the time.
+# The loop uses less than the 8 granules at which the fuse would keep all of the zone.
 test_errors_while_paced_do_not_spin() {
 	local before errors begin cs ret=0
 
 	all_defaults=1
-	load_with_sim mode=now && set_knob hold_ms 60000 && wait_settled && keep_loop 192 &&
-	sim_set mode error || ret=$?
+	load_with_sim mode=now && set_knob hold_ms 60000 && set_knob host_granule_kb 4096 &&
+	wait_settled && keep_loop 28 && sim_set mode error || ret=$?
 	all_defaults=
 	[ $ret -eq 0 ] && sim_blocks 112 movable || return
 	before=$(get stats/errors)
