@@ -390,6 +390,7 @@ apt_cache() {
 
 # Its patches, in order, one a line.
 series() {
+	compgen -G "$patches/backports/*.patch" | sort || true
 	compgen -G "$patches/fixes/*.patch" | sort || true
 	compgen -G "$patches/*.patch" | sort || true
 }
