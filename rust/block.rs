@@ -36,10 +36,7 @@ unsafe impl Send for Batch {}
 
 impl Batch {
     pub(crate) fn new() -> Result<Self> {
-        let batch = KBox::pin(
-            Opaque::new(ffi::page_hinting_batch::default()),
-            GFP_KERNEL,
-        )?;
+        let batch = KBox::pin(Opaque::new(ffi::page_hinting_batch::default()), GFP_KERNEL)?;
 
         // SAFETY: The pointer is valid, and what it points to stays where it is.
         unsafe { ffi::ph_batch_init(batch.get(), false) };
@@ -141,9 +138,8 @@ impl Drop for Isolated<'_> {
 
             // SAFETY: The batch has blocks; it has none after the first call, and they belong to
             // nobody after the second.
-            let pages = unsafe {
-                ffi::page_hinting_return(ffi::ph_batch_take_all(self.0 .0.get()), false)
-            };
+            let pages =
+                unsafe { ffi::page_hinting_return(ffi::ph_batch_take_all(self.0 .0.get()), false) };
             // SAFETY: No requirements.
             unsafe { ffi::ph_trace_return(id as usize, pages, false) };
         }

@@ -29,7 +29,8 @@ use crate::{
         Isolated,
         Reaped, //
     },
-    ffi, policy,
+    ffi,
+    policy,
     stats::Stats,
     thread::{
         self,

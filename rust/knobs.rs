@@ -30,7 +30,8 @@ use crate::{
         self,
         Knob, //
     },
-    zone, Shared, //
+    zone,
+    Shared, //
 };
 
 /// The directory `/sys/kernel/mm/page_hinting`.

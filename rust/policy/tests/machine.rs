@@ -412,10 +412,7 @@ fn nothing_is_kept_after_the_switch_of_a_knob() {
 
     let mut guest = Guest::keep();
     guest.set(Knob::Enabled, 0);
-    assert_eq!(
-        (guest.watermark, guest.machine.kept()),
-        (Wake::Never, 0)
-    );
+    assert_eq!((guest.watermark, guest.machine.kept()), (Wake::Never, 0));
     assert_eq!(guest.backlog(), 256 * MIB);
     guest.set(Knob::Enabled, 1);
     guest.pass(100);
