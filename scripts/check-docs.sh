@@ -47,24 +47,26 @@ for file in "${rst[@]}"; do
 	done < <(grep -oE '\bDocumentation/[a-zA-Z0-9_./-]*[a-zA-Z0-9_]' "$file" | sort -u)
 done
 
-# subjects: those of the patches, one a line.
+# subjects DIR: those of its patches, one a line.
 subjects() {
-	series | while read -r patch; do
+	compgen -G "$1/*.patch" | sort | while read -r patch; do
 		sed -nE '/^Subject: /,/^[^ ]*$/{/^Subject: /{s/^Subject: \[PATCH [0-9/]+\] //;p};/^ /p}' "$patch" | tr -d '\n'
 		echo
 	done
 }
 
-# listed: what the cover letter has as such; a line that goes on has two more spaces.
+# listed DIR: what its cover letter has as such; a line that goes on has two more spaces.
 listed() {
-	sed -nE '/^page_hinting developers \([0-9]+\):$/,/^$/{s/^  //p}' "$patches/cover-letter" |
+	sed -nE '/^page_hinting developers \([0-9]+\):$/,/^$/{s/^  //p}' "$1/cover-letter" |
 		awk '/^  / { sub(/^ +/, ""); text = text " " $0; next } NR > 1 { print text } { text = $0 } END { print text }'
 }
 
-diff <(subjects) <(listed) >&2 || {
-	say "${patches#"$root"/}/cover-letter does not list the patches that there are"
-	wrong=1
-}
+for dir in "$patches" "$patches/fixes"; do
+	diff <(subjects "$dir") <(listed "$dir") >&2 || {
+		say "${dir#"$root"/}/cover-letter does not list the patches that there are"
+		wrong=1
+	}
+done
 
 # The kernel's script fails at nothing, but complains.
 pages=("${rst[@]#Documentation/}")
