@@ -71,4 +71,7 @@ pub struct FlushArgs {
     /// The longest it may take, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = value_parser!(u64).range(1..=86_400))]
     pub timeout: u64,
+    /// Hint all free memory once more, whatever the host was told before
+    #[arg(long)]
+    pub rehint: bool,
 }

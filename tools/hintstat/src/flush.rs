@@ -7,7 +7,7 @@ use crate::source::Guest;
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ fn end_writes_after(timeout: Duration) -> Result<()> {
     Ok(())
 }
 
-pub fn run(guest: &Guest, timeout: Duration) -> Result<ExitCode> {
+pub fn run(guest: &Guest, timeout: Duration, rehint: bool) -> Result<ExitCode> {
     let path = guest.flush_file();
     let start = Instant::now();
     let mut file = match OpenOptions::new().write(true).open(&path) {
@@ -42,6 +42,10 @@ pub fn run(guest: &Guest, timeout: Duration) -> Result<ExitCode> {
         }
         Err(error) => return Err(error).with_context(|| path.display().to_string()),
     };
+    if rehint {
+        let path = guest.rehint_file();
+        fs::write(&path, "1").with_context(|| path.display().to_string())?;
+    }
     end_writes_after(timeout)?;
 
     loop {

@@ -52,7 +52,9 @@ fn run(cli: &Cli) -> Result<ExitCode> {
     match &cli.command {
         None => show(&guest, &cli.show)?,
         Some(Command::Watch(args)) => live::run(&guest, Duration::from_millis(args.interval))?,
-        Some(Command::Flush(args)) => return flush::run(&guest, Duration::from_secs(args.timeout)),
+        Some(Command::Flush(args)) => {
+            return flush::run(&guest, Duration::from_secs(args.timeout), args.rehint);
+        }
         Some(Command::Explain) => {
             for line in explain::explain(&guest)? {
                 println!("{line}");

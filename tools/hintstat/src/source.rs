@@ -46,6 +46,7 @@ files! {
         hold_ms,
         host_granule_kb,
         flush_timeout_ms,
+        rehint_on_vmfork,
     }
 }
 
@@ -65,6 +66,7 @@ files! {
         stalls,
         ack_us_max,
         wakeups,
+        rehints,
     }
 }
 
@@ -115,6 +117,10 @@ impl Guest {
     /// The file that a flush is written to.
     pub fn flush_file(&self) -> PathBuf {
         self.module().join("flush")
+    }
+
+    pub fn rehint_file(&self) -> PathBuf {
+        self.module().join("rehint")
     }
 
     pub fn has_module(&self) -> bool {

@@ -42,6 +42,7 @@ impl Fake {
             ("hold_ms", "1000"),
             ("host_granule_kb", "2048"),
             ("flush_timeout_ms", "10000"),
+            ("rehint_on_vmfork", "0"),
             ("stats/hinted_kb", "900000"),
             ("stats/rehinted_kb", "4096"),
             ("stats/offline_used_kb", "20480"),
@@ -55,6 +56,7 @@ impl Fake {
             ("stats/stalls", "1"),
             ("stats/ack_us_max", "2500"),
             ("stats/wakeups", "7"),
+            ("stats/rehints", "1"),
         ] {
             fake.set(name, value);
         }

@@ -35,10 +35,10 @@ choose() { # WORD...
 # A knob and a value, most of which are good.
 random_setting() {
 	# shellcheck disable=SC2086 # words
-	choose $KNOBS flush status stats/hinted_kb
+	choose $KNOBS flush rehint status stats/hinted_kb
 	knob=$chosen
 	case $knob in
-	enabled | flush) choose 0 1 1 1 2 ;;
+	enabled | flush | rehint | rehint_on_vmfork) choose 0 1 1 1 2 ;;
 	min_order) choose 0 1 5 8 9 9 10 11 ;;
 	high_watermark_kb) choose 1 64 1024 16384 16384 1048576 4294967296 4294967297 ;;
 	low_watermark_kb) choose 0 0 4 1024 16383 16384 99999999 ;;

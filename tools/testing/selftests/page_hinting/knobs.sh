@@ -18,7 +18,8 @@ low_watermark_kb  0     0     16383
 batch_kb          65536 4096  65536
 hold_ms           1000  0     60000
 host_granule_kb   2048  4     4096
-flush_timeout_ms  10000 1     3600000"
+flush_timeout_ms  10000 1     3600000
+rehint_on_vmfork  0     0     1"
 
 for_each_knob() { # FUNCTION, called with a line of the table
 	local knob default min max
