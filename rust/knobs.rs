@@ -2,16 +2,9 @@
 
 //! The knobs, the status and the statistics in sysfs.
 
-use core::ffi::c_void;
-
 use kernel::{
+    bindings::kobject,
     c_str,
-    error::to_result,
-    ffi::{
-        c_char,
-        c_int,
-        c_uint, //
-    },
     prelude::*,
     sync::{
         atomic::Relaxed,
@@ -21,36 +14,143 @@ use kernel::{
 
 use crate::{
     batch,
-    ffi::{
-        self,
-        ph_attr, //
-    },
     pages_to_kb,
     policy::{
         self,
         Knob, //
     },
+    sysfs::{
+        self,
+        What, //
+    },
     zone,
     Shared, //
 };
+
+/// `/sys/kernel/mm/page_hinting/`
+const FILES: &[(&CStr, What)] = &[
+    (c_str!("enabled"), What::Knob(Knob::Enabled)),
+    (c_str!("min_order"), What::Knob(Knob::MinOrder)),
+    (
+        c_str!("high_watermark_kb"),
+        What::Knob(Knob::HighWatermarkKb),
+    ),
+    (c_str!("low_watermark_kb"), What::Knob(Knob::LowWatermarkKb)),
+    (c_str!("batch_kb"), What::Knob(Knob::BatchKb)),
+    (c_str!("hold_ms"), What::Knob(Knob::HoldMs)),
+    (c_str!("host_granule_kb"), What::Knob(Knob::HostGranuleKb)),
+    (c_str!("flush_timeout_ms"), What::Knob(Knob::FlushTimeoutMs)),
+    (c_str!("rehint_on_vmfork"), What::Knob(Knob::RehintOnVmfork)),
+    (c_str!("flush"), What::Action(Shared::flush)),
+    (
+        c_str!("rehint"),
+        What::Action(|s| {
+            s.rehint();
+            Ok(())
+        }),
+    ),
+    (c_str!("status"), What::Word(status)),
+];
+
+/// `stats/` there
+const STATS: &[(&CStr, What)] = &[
+    (
+        c_str!("hinted_kb"),
+        What::Number(|s| pages_to_kb(s.stats.hinted_pages.load(Relaxed))),
+    ),
+    (
+        c_str!("rehinted_kb"),
+        What::Number(|s| pages_to_kb(s.untagged())),
+    ),
+    (
+        c_str!("offline_used_kb"),
+        What::Number(|s| pages_to_kb(s.offline_used())),
+    ),
+    (
+        c_str!("backlog_kb"),
+        What::Number(|s| pages_to_kb(batch::backlog(s.knobs().min_order()))),
+    ),
+    (
+        c_str!("kept_kb"),
+        What::Number(|s| pages_to_kb(s.kept.load(Relaxed))),
+    ),
+    (
+        c_str!("isolated_kb"),
+        What::Number(|_| pages_to_kb(zone::isolated())),
+    ),
+    (
+        c_str!("isolated_peak_kb"),
+        What::Number(|s| pages_to_kb(s.engine.peak())),
+    ),
+    (
+        c_str!("requests"),
+        What::Number(|s| s.stats.requests.load(Relaxed)),
+    ),
+    (c_str!("acks"), What::Number(|s| s.stats.acks.load(Relaxed))),
+    (
+        c_str!("errors"),
+        What::Number(|s| s.stats.errors.load(Relaxed)),
+    ),
+    (
+        c_str!("stalls"),
+        What::Number(|s| s.stats.stalls.load(Relaxed)),
+    ),
+    (
+        c_str!("ack_us_max"),
+        What::Number(|s| s.stats.ack_us_max.load(Relaxed)),
+    ),
+    (
+        c_str!("wakeups"),
+        What::Number(|s| s.stats.wakeups.load(Relaxed)),
+    ),
+    (
+        c_str!("rehints"),
+        What::Number(|s| s.stats.rehints.load(Relaxed)),
+    ),
+];
+
+/// The directories that there are, for those who do not come through them.
+pub(crate) struct Kobjects {
+    files: *mut kobject,
+    stats: *mut kobject,
+}
+
+// SAFETY: Kobjects belong to no task.
+unsafe impl Send for Kobjects {}
 
 /// The directory `/sys/kernel/mm/page_hinting`.
 ///
 /// Dropping it removes the directory and waits for reads and writes under way.
 pub(crate) struct Directory {
-    /// What reads and writes use; dropped after the directory was removed.
+    /// Before the directory that it is in.
+    _stats: sysfs::Directory,
+    _files: sysfs::Directory,
     shared: Arc<Shared>,
 }
 
 impl Directory {
     /// Creates the directory.
     pub(crate) fn new(shared: Arc<Shared>) -> Result<Self> {
-        let data = Arc::as_ptr(&shared).cast_mut().cast::<c_void>();
+        // SAFETY: It is set early at boot, and never changes again.
+        let parent = unsafe { kernel::bindings::mm_kobj };
+        // SAFETY: The parent lives for ever.
+        let files = unsafe {
+            sysfs::Directory::new(c_str!("page_hinting"), parent, FILES, shared.clone())
+        }?;
+        // SAFETY: The parent is dropped after it, by the order of the fields.
+        let stats = unsafe {
+            sysfs::Directory::new(c_str!("stats"), files.kobject(), STATS, shared.clone())
+        }?;
 
-        // SAFETY: `OPS` is static, and `data` is valid until the directory is removed, as the
-        // value returned here holds a reference until then.
-        to_result(unsafe { ffi::ph_sysfs_create(&OPS, data) })?;
-        Ok(Self { shared })
+        *shared.kobjects.lock() = Some(Kobjects {
+            files: files.kobject(),
+            stats: stats.kobject(),
+        });
+        Ok(Self {
+            _stats: stats,
+            _files: files,
+            shared,
+        })
     }
 }
 
@@ -58,104 +158,36 @@ impl Drop for Directory {
     fn drop(&mut self) {
         // A flush under way would be waited for below.
         self.shared.flushes.stop();
-        // SAFETY: The value exists, so the directory was created and not removed yet.
-        unsafe { ffi::ph_sysfs_remove() };
+        *self.shared.kobjects.lock() = None;
     }
 }
 
-static OPS: ffi::ph_sysfs_ops = ffi::ph_sysfs_ops {
-    show: Some(show_raw),
-    status: Some(status_raw),
-    store: Some(store_raw),
-};
-
-/// # Safety
-///
-/// For [`OPS`] alone, with the `data` that [`Directory::new`] gave.
-unsafe extern "C" fn show_raw(data: *mut c_void, attr: c_uint) -> u64 {
-    // SAFETY: By the safety requirement `data` is a `Shared` that outlives the directory.
-    show(unsafe { &*data.cast::<Shared>() }, attr)
+/// A file that can be polled.
+#[derive(Clone, Copy)]
+pub(crate) enum Polled {
+    Status,
+    Backlog,
 }
 
-/// # Safety
-///
-/// As [`show_raw`].
-/// Besides, `seconds` must be valid for writes.
-unsafe extern "C" fn status_raw(data: *mut c_void, seconds: *mut i64) -> *const c_char {
-    // SAFETY: As for `show_raw`.
-    let (status, oldest_ns) = Status::now(unsafe { &*data.cast::<Shared>() });
+/// Wakes those who poll a file, if it is there.
+pub(crate) fn notify(shared: &Shared, file: Polled) {
+    if let Some(kobjects) = &*shared.kobjects.lock() {
+        let (kobject, name) = match file {
+            Polled::Status => (kobjects.files, c_str!("status")),
+            Polled::Backlog => (kobjects.stats, c_str!("backlog_kb")),
+        };
 
-    if status == Status::Stalled {
-        // CAST: Nanoseconds have room for 584 years.
-        // SAFETY: By the safety requirement.
-        unsafe { seconds.write((oldest_ns / 1_000_000_000) as i64) };
-    }
-    status.word().as_char_ptr()
-}
-
-/// # Safety
-///
-/// As [`show_raw`].
-unsafe extern "C" fn store_raw(data: *mut c_void, attr: c_uint, value: u64) -> c_int {
-    // SAFETY: As for `show_raw`.
-    match store(unsafe { &*data.cast::<Shared>() }, attr, value) {
-        Ok(()) => 0,
-        Err(e) => e.to_errno(),
+        // SAFETY: The directory is there until the lock was taken to say that it goes.
+        unsafe { sysfs::notify(kobject, name) };
     }
 }
 
-/// The knob of a file, if it is one.
-fn knob(attr: ph_attr::Type) -> Option<Knob> {
-    match attr {
-        ph_attr::PH_ENABLED => Some(Knob::Enabled),
-        ph_attr::PH_MIN_ORDER => Some(Knob::MinOrder),
-        ph_attr::PH_HIGH_WATERMARK_KB => Some(Knob::HighWatermarkKb),
-        ph_attr::PH_LOW_WATERMARK_KB => Some(Knob::LowWatermarkKb),
-        ph_attr::PH_BATCH_KB => Some(Knob::BatchKb),
-        ph_attr::PH_HOLD_MS => Some(Knob::HoldMs),
-        ph_attr::PH_HOST_GRANULE_KB => Some(Knob::HostGranuleKb),
-        ph_attr::PH_FLUSH_TIMEOUT_MS => Some(Knob::FlushTimeoutMs),
-        ph_attr::PH_REHINT_ON_VMFORK => Some(Knob::RehintOnVmfork),
-        _ => None,
-    }
-}
+/// The status, and for how long it has been so if that is told.
+fn status(shared: &Shared) -> (&'static CStr, Option<u64>) {
+    let (status, oldest_ns) = Status::now(shared);
+    let seconds = (status == Status::Stalled).then_some(oldest_ns / 1_000_000_000);
 
-fn show(shared: &Shared, attr: ph_attr::Type) -> u64 {
-    let stats = &shared.stats;
-
-    if let Some(knob) = knob(attr) {
-        return shared.knobs().get(knob);
-    }
-    match attr {
-        ph_attr::PH_HINTED_KB => pages_to_kb(stats.hinted_pages.load(Relaxed)),
-        ph_attr::PH_REHINTED_KB => pages_to_kb(shared.untagged()),
-        ph_attr::PH_OFFLINE_USED_KB => pages_to_kb(shared.offline_used()),
-        ph_attr::PH_BACKLOG_KB => pages_to_kb(batch::backlog(shared.knobs().min_order())),
-        ph_attr::PH_KEPT_KB => pages_to_kb(shared.kept.load(Relaxed)),
-        ph_attr::PH_ISOLATED_KB => pages_to_kb(zone::isolated()),
-        ph_attr::PH_ISOLATED_PEAK_KB => pages_to_kb(shared.engine.peak()),
-        ph_attr::PH_REQUESTS => stats.requests.load(Relaxed),
-        ph_attr::PH_ACKS => stats.acks.load(Relaxed),
-        ph_attr::PH_ERRORS => stats.errors.load(Relaxed),
-        ph_attr::PH_STALLS => stats.stalls.load(Relaxed),
-        ph_attr::PH_ACK_US_MAX => stats.ack_us_max.load(Relaxed),
-        ph_attr::PH_WAKEUPS => stats.wakeups.load(Relaxed),
-        ph_attr::PH_REHINTS => stats.rehints.load(Relaxed),
-        // The helpers have no other files.
-        _ => 0,
-    }
-}
-
-fn store(shared: &Shared, attr: ph_attr::Type, value: u64) -> Result {
-    match (attr, value) {
-        (ph_attr::PH_FLUSH, 1) => return shared.flush(),
-        (ph_attr::PH_REHINT, 1) => {
-            shared.rehint();
-            return Ok(());
-        }
-        _ => (),
-    }
-    shared.set(knob(attr).ok_or(EINVAL)?, value)
+    (status.word(), seconds)
 }
 
 /// What the module is doing.
@@ -207,10 +239,4 @@ impl Status {
             Self::Idle => c_str!("idle"),
         }
     }
-}
-
-/// Wakes those who poll a file: `PH_STATUS` or `PH_BACKLOG_KB`.
-pub(crate) fn notify(attr: ph_attr::Type) {
-    // SAFETY: No requirements but process context.
-    unsafe { ffi::ph_sysfs_notify(attr) };
 }

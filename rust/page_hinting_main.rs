@@ -45,6 +45,7 @@ mod machine;
 mod policy;
 mod queue;
 mod stats;
+mod sysfs;
 mod thread;
 mod zone;
 
@@ -75,6 +76,9 @@ struct Shared {
     /// The thread's, until it starts.
     #[pin]
     equipment: Mutex<Option<(thread::Machine, block::Batch)>>,
+    /// While there are any.
+    #[pin]
+    kobjects: Mutex<Option<knobs::Kobjects>>,
     /// Pages that are kept. Written by the thread alone.
     kept: Atomic<u64>,
     /// [`zone::untagged`] and [`zone::offline_used`] as the module found them.
@@ -94,6 +98,7 @@ impl Shared {
                 stats: stats::Stats::new(),
                 engine <- engine::Engine::new(),
                 equipment <- new_mutex!(Some(equipment)),
+                kobjects <- new_mutex!(None),
                 kept: Atomic::new(0),
                 untagged_before: zone::untagged(),
                 offline_used_before: zone::offline_used(),

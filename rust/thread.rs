@@ -23,12 +23,10 @@ use crate::{
     batch,
     block::Batch,
     engine,
-    ffi::{
-        self,
-        ph_attr, //
-    },
+    ffi,
     knobs::{
         self,
+        Polled,
         Status, //
     },
     levels,
@@ -179,7 +177,7 @@ impl Hinter<'_> {
                     self.shared.stats.wakeups.add(1u64, Relaxed);
                 }
             }
-            Action::Passed => knobs::notify(ph_attr::PH_BACKLOG_KB),
+            Action::Passed => knobs::notify(self.shared, Polled::Backlog),
             Action::Flushed { flush, done } => self.shared.flushes.finished(flush, done),
             Action::Sleep { ms } => self.sleep(ms),
         }
@@ -240,7 +238,7 @@ impl Hinter<'_> {
         let (status, _) = Status::now(self.shared);
         if self.status != Some(status) {
             self.status = Some(status);
-            knobs::notify(ph_attr::PH_STATUS);
+            knobs::notify(self.shared, Polled::Status);
         }
     }
 }

@@ -5,14 +5,14 @@
 #
 # Compares what the documents say of the files in /sys/kernel/mm/page_hinting with
 # the code. Each difference is a line; any fails the script, and so does it if there
-# is nothing to compare. The files are those of rust/helpers/sysfs.c, the ranges and
+# is nothing to compare. The files are those of rust/knobs.rs, the ranges and
 # defaults those of rust/policy/src/policy.rs, on x86-64.
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 
 cd "$root"
-sysfs=rust/helpers/sysfs.c
+sysfs=rust/knobs.rs
 policy=rust/policy/src/policy.rs
 guide=Documentation/admin-guide/page_hinting.rst
 abi=Documentation/ABI/testing/sysfs-kernel-mm-page_hinting
@@ -33,13 +33,14 @@ differs() {
 
 # --- The code ---------------------------------------------------------------
 
-# files ARRAY PREFIX: what an array of attributes makes, one a line.
+# files TABLE PREFIX: the files of a table, one a line.
 files() {
-	sed -nE "/^static struct attribute \*$1\[\]/,/^}/s,^\t&ph_attr_([a-z_]+)\.attr\.attr\,\$,$2\1,p" "$sysfs"
+	sed -nE "/^const $1:/,/^\];/s,.*c_str!\(\"([a-z_]+)\"\).*,$2\1,p" "$sysfs"
 }
 
+# In the table, a file's name may be on the line before what it is.
 knobs() {
-	sed -nE 's/^PH_KNOB\(([a-z_]+),.*/\1/p' "$sysfs"
+	tr -d '\n' <"$sysfs" | grep -oE 'c_str!\("[a-z_]+"\),[[:space:]]*What::Knob' | sed 's/.*("//; s/".*//'
 }
 
 # arms BEGIN END: the arms of the match between two lines of the policy, each on one
@@ -138,7 +139,7 @@ plain() {
 
 # --- Compare ----------------------------------------------------------------
 
-in_code=$({ files ph_attrs '' && files ph_stats_attrs stats/; } | sort)
+in_code=$({ files FILES '' && files STATS stats/; } | sort)
 in_abi=$(documented | sort)
 in_table=$(rows)
 [ -n "$in_code" ] || die "no files were found in $sysfs"

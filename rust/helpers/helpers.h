@@ -6,6 +6,7 @@
 #ifndef _PAGE_HINTING_HELPERS_H
 #define _PAGE_HINTING_HELPERS_H
 
+#include <linux/kobject.h>
 #include <linux/page_hinting.h>
 #include <linux/types.h>
 
@@ -179,75 +180,18 @@ int ph_notifiers_register(const struct ph_notifier_ops *ops, void *data);
 /** ph_notifiers_unregister() - end it, and wait for calls under way */
 void ph_notifiers_unregister(void);
 
-/* sysfs.c: /sys/kernel/mm/page_hinting */
-
-enum ph_attr {
-	PH_ENABLED,
-	PH_MIN_ORDER,
-	PH_HIGH_WATERMARK_KB,
-	PH_LOW_WATERMARK_KB,
-	PH_BATCH_KB,
-	PH_HOLD_MS,
-	PH_HOST_GRANULE_KB,
-	PH_FLUSH_TIMEOUT_MS,
-	PH_REHINT_ON_VMFORK,
-	PH_FLUSH,
-	PH_REHINT,
-	PH_STATUS,
-	PH_HINTED_KB,
-	PH_REHINTED_KB,
-	PH_OFFLINE_USED_KB,
-	PH_BACKLOG_KB,
-	PH_KEPT_KB,
-	PH_ISOLATED_KB,
-	PH_ISOLATED_PEAK_KB,
-	PH_REQUESTS,
-	PH_ACKS,
-	PH_ERRORS,
-	PH_STALLS,
-	PH_ACK_US_MAX,
-	PH_WAKEUPS,
-	PH_REHINTS,
-};
+/* sysfs.c */
 
 /**
- * struct ph_sysfs_ops - where the values come from and go to
- * @show: value of a number
- * @status: value of PH_STATUS; sets @seconds to how long it has been so, or
- *	leaves it alone where the status is one word
- * @store: set a knob, or do what PH_FLUSH asks for; returns 0 or a negative
- *	errno
+ * ph_attr_init() - make an attribute that was allocated
  *
- * Context: Process context; may sleep.
+ * A macro of the kernel's, for lockdep, and a union that is one only since 6.19.
  */
-struct ph_sysfs_ops {
-	u64 (*show)(void *data, unsigned int attr);
-	const char *(*status)(void *data, s64 *seconds);
-	int (*store)(void *data, unsigned int attr, u64 value);
-};
-
-/**
- * ph_sysfs_create() - create the directory
- * @ops: called for reads and writes until ph_sysfs_remove()
- * @data: first argument of the @ops
- *
- * Context: Process context.
- *
- * Return: 0 or a negative errno.
- */
-int ph_sysfs_create(const struct ph_sysfs_ops *ops, void *data);
-
-/** ph_sysfs_remove() - remove it and wait for reads and writes under way. */
-void ph_sysfs_remove(void);
-
-/**
- * ph_sysfs_notify() - wake those who poll a file
- * @attr: PH_STATUS or PH_BACKLOG_KB
- *
- * Does nothing while there is no directory.
- *
- * Context: Process context; may sleep.
- */
-void ph_sysfs_notify(unsigned int attr);
+void ph_attr_init(struct kobj_attribute *attr, const char *name, umode_t mode,
+		  ssize_t (*show)(struct kobject *kobj,
+				  struct kobj_attribute *attr, char *buf),
+		  ssize_t (*store)(struct kobject *kobj,
+				   struct kobj_attribute *attr, const char *buf,
+				   size_t count));
 
 #endif /* _PAGE_HINTING_HELPERS_H */
