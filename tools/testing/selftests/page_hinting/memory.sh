@@ -11,7 +11,7 @@
 # and of what the module allocates, however large the guest is. The debug guest's
 # allocator adds something to each.
 MOST_SLAB=40960
-[ ! -e /sys/kernel/debug/page_hinting_check ] || MOST_SLAB=98304
+[ ! -e /sys/kernel/debug/page_hinting_check ] || MOST_SLAB=122880
 trace=/tmp/memory.$$
 
 events() { # 0 or 1, PID
