@@ -63,7 +63,7 @@ impl Hinter {
     /// others, but in `must` it is taken.
     fn functions(self) -> &'static [&'static str] {
         match self {
-            Hinter::Module => &["page_hinting_take_some", "page_hinting_return"],
+            Hinter::Module => &["page_hinting_take", "page_hinting_return"],
             Hinter::PageReporting => &[
                 "page_reporting_process",
                 "page_reporting_process_zone",
@@ -694,7 +694,7 @@ ffffffff81001000:      \tcallq\t0xffffffff81009000 <_raw_spin_lock_irq>
 ffffffff81001005:      \tretq
 ffffffff81002000 <__isolate_free_page>:
 ffffffff81002000:      \tretq
-ffffffff81003000 <page_hinting_take_some>:
+ffffffff81003000 <page_hinting_take>:
 ffffffff81003000:      \tcallq\t0xffffffff81009000 <_raw_spin_lock_irqsave>
 ffffffff81003005:      \tmovq\t%rax, %rbx
 ffffffff81003008:      \tcallq\t0xffffffff81009010 <_raw_spin_unlock_irqrestore>
@@ -722,7 +722,7 @@ ffffffff81004005:      \tjmp    ffffffff81009010 <_raw_spin_unlock_irqrestore>
     fn a_place_that_is_missing_is_named() {
         let error = |text: &str, hinter| places(text, hinter).unwrap_err().to_string();
         assert!(error(DISASSEMBLY, Hinter::PageReporting).contains("page_reporting_process"));
-        for gone in ["__x64_sys_sync", "__isolate_free_page", "free_hinted_range"] {
+        for gone in ["__x64_sys_sync", "__isolate_free_page", "page_hinting_return"] {
             let text = DISASSEMBLY.replace(gone, "x");
             assert!(error(&text, Hinter::Module).contains(gone), "{gone}");
         }
