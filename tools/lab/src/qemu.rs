@@ -841,34 +841,37 @@ const NO_TIMER_CHECK: &str = "no_timer_check";
 /// that is jiffies, and the other CPU is in stop_machine(), the limit never comes, and a guest
 /// with two CPUs hangs as it boots, or as a CPU goes.
 fn clock(accel: Accel, threads: Threads) -> String {
-    match (accel, threads, tsc_khz()) {
-        (Accel::Tcg, Threads::Multi, Some(khz)) => {
-            format!("tsc_early_khz={khz} tsc=nowatchdog ")
-        }
-        _ => String::new(),
+    match (accel, threads) {
+        (Accel::Tcg, Threads::Multi) => tsc_khz(),
+        // With one thread the clock may count instructions.
+        _ => None,
     }
+    .map_or_else(String::new, |khz| {
+        format!("tsc_early_khz={khz} tsc=nowatchdog")
+    })
 }
 
 /// The frequency of the host's TSC, if it has one.
 #[cfg(target_arch = "x86_64")]
 fn tsc_khz() -> Option<u64> {
-    static KHZ: OnceLock<u64> = OnceLock::new();
+    static KHZ: OnceLock<Option<u64>> = OnceLock::new();
     // SAFETY: Each x86-64 CPU has the instruction.
     let tsc = || unsafe { std::arch::x86_64::_rdtsc() };
     // The time and the TSC then: of several tries that which was not interrupted.
     let read = || {
         let tries = (0..100).map(|_| (tsc(), Instant::now(), tsc()));
-        let (before, now, after) = tries.min_by_key(|(before, _, after)| after - before)?;
-        Some((now, before + (after - before) / 2))
+        let (before, now, _) =
+            tries.min_by_key(|(before, _, after)| after.wrapping_sub(*before))?;
+        Some((now, before))
     };
     let measure = || {
         let (begin, first) = read()?;
         sleep(Duration::from_millis(100));
         let (end, last) = read()?;
-        let ticks = u128::from(last - first) * 1_000_000;
+        let ticks = u128::from(last.checked_sub(first)?) * 1_000_000;
         u64::try_from(ticks / (end - begin).as_nanos()).ok()
     };
-    Some(*KHZ.get_or_init(|| measure().unwrap_or(0))).filter(|khz| *khz != 0)
+    *KHZ.get_or_init(measure)
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -1004,7 +1007,7 @@ fn arguments(
     }
     add(&["-initrd", &initramfs]);
     let append = format!(
-        "console=ttyS0 log_buf_len=1M {PANIC} {FOUR_LEVELS} {NO_TIMER_CHECK} {clock}lab.job={} \
+        "console=ttyS0 log_buf_len=1M {PANIC} {FOUR_LEVELS} {NO_TIMER_CHECK} {clock} lab.job={} \
          {port_word} {}",
         config.job, config.kernel_args
     );
