@@ -29,10 +29,11 @@ test_in_use() {
 	expect "used pages that are OFFLINE" "$offline" 0
 }
 
+# What is in flight is free, and the host has not acknowledged it.
 test_in_flight() {
 	one_block_at_a_time && hold_range && count_flags "$block" $BLOCK &&
 	expect "pages" "$pages" $BLOCK &&
-	expect "pages in flight that are BUDDY" "$buddy" 0 &&
+	expect "pages in flight that are BUDDY" "$buddy" $BLOCK &&
 	expect "pages in flight that are OFFLINE" "$offline" 0
 }
 
