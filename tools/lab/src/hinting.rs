@@ -722,7 +722,11 @@ ffffffff81004005:      \tjmp    ffffffff81009010 <_raw_spin_unlock_irqrestore>
     fn a_place_that_is_missing_is_named() {
         let error = |text: &str, hinter| places(text, hinter).unwrap_err().to_string();
         assert!(error(DISASSEMBLY, Hinter::PageReporting).contains("page_reporting_process"));
-        for gone in ["__x64_sys_sync", "__isolate_free_page", "page_hinting_return"] {
+        for gone in [
+            "__x64_sys_sync",
+            "__isolate_free_page",
+            "page_hinting_return",
+        ] {
             let text = DISASSEMBLY.replace(gone, "x");
             assert!(error(&text, Hinter::Module).contains(gone), "{gone}");
         }

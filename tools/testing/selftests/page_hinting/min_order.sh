@@ -13,7 +13,7 @@ hints_at_order() { # ORDER MIB
 	rm -f $fifo $fifo.out
 	mkfifo $fifo || fail "mkfifo" || return
 	wait_settled && set_knob enabled 0 && wait_for "status off" status_is off || return
-	"$DIR/fragment" "$order" $mib < $fifo > $fifo.out &
+	"$DIR/fragment" "$order" "$mib" < $fifo > $fifo.out &
 	background=$!
 	exec 7> $fifo
 	wait_for "fragment $order $mib" test -s $fifo.out || return
