@@ -8,10 +8,7 @@ use kernel::{
 };
 
 use crate::{
-    block::{
-        Batch,
-        Isolated, //
-    },
+    block::Isolated,
     machine::Outcome,
     thread::{
         InThread,
@@ -25,12 +22,7 @@ use crate::{
 };
 
 /// Hands a request to the host, of what `machine` allows.
-pub(crate) fn request(
-    machine: &mut Machine,
-    batch: &mut Batch,
-    shared: &Shared,
-    token: &InThread,
-) -> Outcome {
+pub(crate) fn request(machine: &mut Machine, shared: &Shared, token: &InThread) -> Outcome {
     let (engine, stats) = (&shared.engine, &shared.stats);
     let state = engine.state();
 
@@ -44,9 +36,9 @@ pub(crate) fn request(
     if state.room() == 0 {
         return Outcome::Full;
     }
-    let mut request = engine.isolate(batch, &state, token);
+    let mut request = Isolated::new(state.room(), token);
 
-    fill(&mut request, machine, state.room(), token);
+    fill(&mut request, machine, token);
     engine.taken();
     let pages = request.pages();
     if pages == 0 {
@@ -81,7 +73,7 @@ pub(crate) fn request(
 }
 
 /// Takes blocks into a request: zone by zone, the highest order first.
-fn fill(request: &mut Isolated<'_>, machine: &mut Machine, ranges: u32, token: &InThread) {
+fn fill(request: &mut Isolated, machine: &mut Machine, token: &InThread) {
     for zone in Zone::all() {
         for order in (machine.lowest_order()..=zone::MAX_PAGE_ORDER).rev() {
             // What was taken changes both; free memory changes anyway.
@@ -91,7 +83,7 @@ fn fill(request: &mut Isolated<'_>, machine: &mut Machine, ranges: u32, token: &
             });
 
             if pages != 0 {
-                let taken = request.take(zone, order, pages, ranges);
+                let taken = request.take(zone, order, pages);
                 machine.took(zone.slot(), taken);
             }
         }

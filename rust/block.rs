@@ -4,6 +4,8 @@
 //!
 //! [`Isolated`] is submitted or dropped, [`InFlight`] is reaped or left to the kernel,
 //! [`Reaped`] is returned. None can be copied or returned twice.
+//!
+//! A request is the ring of its blocks' struct pages, known by the first of them.
 
 use core::ptr::NonNull;
 
@@ -15,96 +17,80 @@ use kernel::{
         Instant,
         Monotonic, //
     },
-    types::Opaque, //
 };
 
 use crate::{
     ffi,
     thread::InThread,
+    trace,
     zone::{
         Zone,
         MAX_PAGE_ORDER, //
     },
 };
 
-/// Where isolated blocks are collected. It is made before the thread starts, which then needs no
-/// memory any more.
-pub(crate) struct Batch(Pin<KBox<Opaque<ffi::page_hinting_batch>>>);
-
-// SAFETY: Nothing in it belongs to the task that made it.
-unsafe impl Send for Batch {}
-
-impl Batch {
-    pub(crate) fn new() -> Result<Self> {
-        let batch = KBox::pin(Opaque::new(ffi::page_hinting_batch::default()), GFP_KERNEL)?;
-
-        // SAFETY: The pointer is valid, and what it points to stays where it is.
-        unsafe { ffi::ph_batch_init(batch.get(), false) };
-        Ok(Self(batch))
-    }
-}
-
 /// Blocks that are on no free list, because this value owns them.
 ///
 /// They are handed to the host by [`Isolated::submit`], or go back to the free lists as they were
 /// when the value is dropped.
-pub(crate) struct Isolated<'a>(&'a mut Batch);
+///
+/// # Invariants
+///
+/// `request` is the ring of `blocks` blocks of `pages` pages, which nobody else has; [`None`] if
+/// there are none. `blocks` is at most `max_blocks`, and that at most what a request may have.
+pub(crate) struct Isolated {
+    request: Option<NonNull<page>>,
+    blocks: u32,
+    max_blocks: u32,
+    pages: u64,
+}
 
-impl<'a> Isolated<'a> {
-    /// No blocks yet. `ranges`: for a device that takes ranges of blocks.
-    pub(crate) fn new(batch: &'a mut Batch, ranges: bool, _: &InThread) -> Self {
-        // SAFETY: The batch is valid, and empty: whoever used it before has submitted or returned
-        // what was in it.
-        unsafe { ffi::ph_batch_init(batch.0.get(), ranges) };
-        Self(batch)
-    }
-
-    fn batch(&self) -> &ffi::page_hinting_batch {
-        // SAFETY: It was initialised, and changes only with `self` borrowed mutably.
-        unsafe { &*self.0 .0.get() }
+impl Isolated {
+    /// No blocks yet, and never more than `max_blocks`.
+    pub(crate) fn new(max_blocks: u32, _: &InThread) -> Self {
+        // INVARIANT: There are no blocks.
+        Self {
+            request: None,
+            blocks: 0,
+            max_blocks: max_blocks.min(ffi::PAGE_HINTING_REQUEST_BLOCKS),
+            pages: 0,
+        }
     }
 
     /// Takes unhinted blocks of a zone's free area, the coldest first.
     ///
-    /// Takes no more than `max_pages`, no more than the zone can spare, and no more than fit into
-    /// `max_ranges` ranges of adjacent blocks, all that were taken before included. Returns the
-    /// pages that were taken.
-    pub(crate) fn take(&mut self, zone: Zone, order: u32, max_pages: u64, max_ranges: u32) -> u64 {
-        let max_pages = usize::try_from(max_pages).unwrap_or(usize::MAX);
-
+    /// Takes no more than `max_pages`, and no more than the zone can spare. Returns the pages that
+    /// were taken.
+    pub(crate) fn take(&mut self, zone: Zone, order: u32, max_pages: u64) -> u64 {
         if order > MAX_PAGE_ORDER {
             return 0;
         }
-        // SAFETY: The batch was initialised, the zone is valid, and there is such an order.
-        let pages = unsafe {
-            ffi::page_hinting_take(self.0 .0.get(), zone.as_ptr(), order, max_pages, max_ranges)
-        };
-        if pages != 0 {
-            // SAFETY: The zone is valid.
-            unsafe { ffi::ph_trace_take(zone.as_ptr(), order, self.id() as usize, pages) };
+        let max_blocks = u32::try_from(max_pages >> order)
+            .unwrap_or(u32::MAX)
+            .min(self.max_blocks.saturating_sub(self.blocks));
+        let mut request = self.request.map_or(core::ptr::null_mut(), NonNull::as_ptr);
+
+        // SAFETY: `request` is null or a ring of blocks that are this value's, by the invariants.
+        // The zone is valid, and there is such an order.
+        let blocks =
+            unsafe { ffi::page_hinting_take(&mut request, zone.as_ptr(), order, max_blocks) };
+        let pages = u64::from(blocks) << order;
+
+        // INVARIANT: The blocks taken, `max_blocks` at most, are in the ring now.
+        self.request = NonNull::new(request);
+        self.blocks = self.blocks.saturating_add(blocks);
+        self.pages = self.pages.saturating_add(pages);
+        if blocks != 0 {
+            // CAST: They are pages of this machine.
+            // SAFETY: The zone is valid, and so is the request, which has blocks.
+            unsafe { trace::page_hinting_take(zone.as_ptr(), order, request, pages as usize) };
         }
-        pages as u64
+        pages
     }
 
     /// The size of the blocks, in pages.
     pub(crate) fn pages(&self) -> u64 {
-        self.batch().nr_pages as u64
-    }
-
-    /// How many ranges of adjacent blocks they are.
-    pub(crate) fn ranges(&self) -> u32 {
-        self.batch().nents
-    }
-
-    /// How many blocks there are.
-    pub(crate) fn blocks(&self) -> u32 {
-        self.batch().nr_blocks
-    }
-
-    /// A number that these blocks have alone until they are free again, or 0 if there are none.
-    pub(crate) fn id(&self) -> u64 {
-        // SAFETY: The batch was initialised.
-        unsafe { ffi::ph_batch_id(self.0 .0.get()) as u64 }
+        self.pages
     }
 
     /// Hands the blocks to the host, without waiting for it.
@@ -112,36 +98,35 @@ impl<'a> Isolated<'a> {
     /// On an error they are returned to the free lists: `ENODEV` if there is no device, `ENOSPC`
     /// if its queue is full, `EBUSY` if somebody waits for what is out, or an error of the device.
     /// `EINVAL` if there are no blocks.
-    pub(crate) fn submit(self) -> Result<InFlight> {
-        let mut request = core::ptr::null_mut();
-        let (pages, ranges) = (self.pages(), self.ranges());
+    pub(crate) fn submit(mut self) -> Result<InFlight> {
+        let request = self.request.ok_or(EINVAL)?;
 
-        if pages == 0 {
-            return Err(EINVAL);
-        }
-        // SAFETY: The batch has blocks, and `request` is valid for writes. If it is taken, the
-        // batch is empty, and there is nothing left to drop.
-        to_result(unsafe { ffi::page_hinting_submit(self.0 .0.get(), &mut request) })?;
+        // SAFETY: The blocks are this value's, and no more than a request may have, by the
+        // invariants.
+        let result = unsafe { ffi::page_hinting_submit(request.as_ptr()) };
+        let entries = u32::try_from(result).unwrap_or(0);
+
+        // SAFETY: It is a struct page, whoever has the block by now.
+        unsafe {
+            trace::page_hinting_submit(request.as_ptr(), entries, self.blocks, result.min(0))
+        };
+        to_result(result)?;
+        // INVARIANT: The host has the blocks, so there is nothing left to drop.
+        self.request = None;
         Ok(InFlight {
-            request: NonNull::new(request).ok_or(EINVAL)?,
-            pages,
-            ranges,
+            request,
+            pages: self.pages,
+            entries,
             submitted: Instant::now(),
         })
     }
 }
 
-impl Drop for Isolated<'_> {
+impl Drop for Isolated {
     fn drop(&mut self) {
-        if self.pages() != 0 {
-            let id = self.id();
-
-            // SAFETY: The batch has blocks; it has none after the first call, and they belong to
-            // nobody after the second.
-            let pages =
-                unsafe { ffi::page_hinting_return(ffi::ph_batch_take_all(self.0 .0.get()), false) };
-            // SAFETY: No requirements.
-            unsafe { ffi::ph_trace_return(id as usize, pages, false) };
+        if let Some(request) = self.request {
+            // SAFETY: The blocks are this value's, by the invariants, and it is gone.
+            unsafe { give_back(request, false) };
         }
     }
 }
@@ -154,7 +139,7 @@ pub(crate) struct InFlight {
     /// Their size.
     pub(crate) pages: u64,
     /// How many entries of the device's queue they use.
-    pub(crate) ranges: u32,
+    pub(crate) entries: u32,
     submitted: Instant<Monotonic>,
 }
 
@@ -197,24 +182,31 @@ impl Reaped {
         self.acked
     }
 
-    /// As [`Isolated::id`] was.
-    pub(crate) fn id(&self) -> u64 {
-        // SAFETY: Struct pages are never freed while their memory is online, nor is it offlined here.
-        unsafe { ffi::ph_request_id(self.request.as_ptr()) as u64 }
+    /// Reports to the tracepoint how long the host took to acknowledge them.
+    pub(crate) fn trace_ack(&self, latency_ns: u64) {
+        // SAFETY: The request is this value's.
+        unsafe { trace::page_hinting_ack(self.request.as_ptr(), latency_ns) };
     }
 }
 
 impl Drop for Reaped {
     fn drop(&mut self) {
-        if !self.acked {
-            return;
+        if self.acked {
+            // SAFETY: The kernel has given the blocks to this value, which is gone.
+            unsafe { give_back(self.request, true) };
         }
-        let id = self.id();
-
-        // SAFETY: The kernel has given the blocks to this value, and they belong to nobody after
-        // the call.
-        let pages = unsafe { ffi::page_hinting_return(self.request.as_ptr(), true) };
-        // SAFETY: No requirements.
-        unsafe { ffi::ph_trace_return(id as usize, pages, true) };
     }
+}
+
+/// Returns blocks to the free lists, tagged Offline if the host has acknowledged them.
+///
+/// # Safety
+///
+/// They must belong to the caller, and to nobody after the call.
+unsafe fn give_back(request: NonNull<page>, acked: bool) {
+    // SAFETY: By the safety requirement.
+    let pages = unsafe { ffi::page_hinting_return(request.as_ptr(), acked) };
+
+    // SAFETY: It is a struct page still.
+    unsafe { trace::page_hinting_return(request.as_ptr(), pages, acked) };
 }

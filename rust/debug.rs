@@ -67,7 +67,7 @@ fn zones(f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 area.nr_free,
                 area.unhinted(),
                 area.nr_offline,
-                area.nr_freed,
+                area.nr_freed(),
                 area.nr_bound,
                 pages_to_kb((area.nr_offline as u64) << order)
             )?;

@@ -24,7 +24,6 @@ use kernel::{
 
 use crate::{
     block::{
-        Batch,
         InFlight,
         Isolated,
         Reaped, //
@@ -65,7 +64,7 @@ pub(crate) struct State {
     /// Requests that the host has.
     pub(crate) in_flight: usize,
     /// Entries of the queue that they use.
-    ranges: u32,
+    entries: u32,
     /// How long the host has had the oldest of them, in nanoseconds.
     pub(crate) oldest_ns: u64,
     /// Whether somebody waits for what is out, so that no more may go there.
@@ -88,14 +87,14 @@ impl State {
         self.device.min_order
     }
 
-    /// How many ranges the next request may have.
+    /// How many blocks the next request may have.
     pub(crate) fn room(&self) -> u32 {
         let capacity = self.device.capacity;
 
         if self.in_flight == REQUESTS {
             return 0;
         }
-        policy::request_ranges(capacity, capacity.saturating_sub(self.ranges))
+        policy::request_blocks(capacity, capacity.saturating_sub(self.entries))
     }
 }
 
@@ -119,11 +118,11 @@ impl Engine {
     pub(crate) fn state(&self) -> State {
         let mut device = ffi::page_hinting_device::default();
         let flights = self.flights.lock();
-        let (mut in_flight, mut ranges, mut oldest_ns) = (0, 0, 0);
+        let (mut in_flight, mut entries, mut oldest_ns) = (0, 0, 0);
 
         for flight in flights.iter().flatten() {
             in_flight += 1;
-            ranges = flight.ranges.saturating_add(ranges);
+            entries = flight.entries.saturating_add(entries);
             oldest_ns = oldest_ns.max(flight.age_ns());
         }
         // SAFETY: `device` is valid for writes.
@@ -137,7 +136,7 @@ impl Engine {
             held: device.held || self.now_ms() < self.held_ms.load(Relaxed),
             device,
             in_flight,
-            ranges,
+            entries,
             oldest_ns,
         }
     }
@@ -166,24 +165,13 @@ impl Engine {
             if reaped.acked() {
                 let latency_ns = flight.age_ns();
 
-                // SAFETY: No requirements.
-                unsafe { ffi::ph_trace_ack(reaped.id() as usize, latency_ns) };
+                reaped.trace_ack(latency_ns);
                 stats.acked(flight.pages, latency_ns);
             } else {
                 stats.errors.add(1u64, Relaxed);
             }
         }
         true
-    }
-
-    /// Begins a request.
-    pub(crate) fn isolate<'a>(
-        &self,
-        batch: &'a mut Batch,
-        state: &State,
-        token: &InThread,
-    ) -> Isolated<'a> {
-        Isolated::new(batch, state.device.ranges, token)
     }
 
     /// Notes that blocks were taken.
@@ -197,15 +185,10 @@ impl Engine {
     }
 
     /// Hands blocks to the host: errors as of [`Isolated::submit`].
-    pub(crate) fn submit(&self, isolated: Isolated<'_>) -> Result {
-        let (id, ranges, blocks) = (isolated.id(), isolated.ranges(), isolated.blocks());
+    pub(crate) fn submit(&self, isolated: Isolated) -> Result {
         let mut flights = self.flights.lock();
-        let result = isolated.submit();
-        let errno = result.as_ref().map_or_else(|error| error.to_errno(), |_| 0);
+        let flight = isolated.submit()?;
 
-        // SAFETY: No requirements.
-        unsafe { ffi::ph_trace_submit(id as usize, ranges, blocks, errno) };
-        let flight = result?;
         // There is one, as the kernel takes no more requests than that.
         if let Some(slot) = flights.iter_mut().find(|slot| slot.is_none()) {
             *slot = Some(flight);

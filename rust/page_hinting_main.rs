@@ -47,6 +47,7 @@ mod queue;
 mod stats;
 mod sysfs;
 mod thread;
+mod trace;
 mod zone;
 
 module! {
@@ -75,7 +76,7 @@ struct Shared {
     engine: engine::Engine,
     /// The thread's, until it starts.
     #[pin]
-    equipment: Mutex<Option<(thread::Machine, block::Batch)>>,
+    machine: Mutex<Option<thread::Machine>>,
     /// While there are any.
     #[pin]
     kobjects: Mutex<Option<knobs::Kobjects>>,
@@ -89,7 +90,7 @@ struct Shared {
 impl Shared {
     fn new() -> Result<Arc<Self>> {
         let knobs = default_knobs();
-        let equipment = (thread::new_machine()?, block::Batch::new()?);
+        let machine = thread::new_machine()?;
 
         Arc::pin_init(
             pin_init!(Self {
@@ -97,7 +98,7 @@ impl Shared {
                 flushes <- flush::Flushes::new(),
                 stats: stats::Stats::new(),
                 engine <- engine::Engine::new(),
-                equipment <- new_mutex!(Some(equipment)),
+                machine <- new_mutex!(Some(machine)),
                 kobjects <- new_mutex!(None),
                 kept: Atomic::new(0),
                 untagged_before: zone::untagged(),

@@ -2,7 +2,13 @@
 
 //! The kernel's hooks: when they wake the thread, and who hears of what happens to the guest.
 
-use core::ffi::c_void;
+use core::{
+    ffi::c_void,
+    ptr::{
+        addr_of,
+        addr_of_mut, //
+    }, //
+};
 
 use kernel::{
     error::to_result,
@@ -35,7 +41,7 @@ impl Attachment {
     pub(crate) fn new() -> Result<Self> {
         // SAFETY: The client is valid as long as the module is, and detached before that ends, by
         // the drop of the value returned here.
-        to_result(unsafe { ffi::page_hinting_attach(ffi::ph_client()) })?;
+        to_result(unsafe { ffi::page_hinting_attach(addr_of_mut!(ffi::ph_client)) })?;
         Ok(Self(()))
     }
 }
@@ -74,14 +80,9 @@ pub(crate) fn rearm() {
 
 /// How often the host has asked for memory since boot. May wrap.
 pub(crate) fn host_asks() -> u64 {
-    // SAFETY: No requirements.
-    unsafe { ffi::ph_host_asks() as u64 }
-}
-
-/// Reports to the tracepoint that the host does not answer.
-pub(crate) fn trace_stall(oldest_ns: u64) {
-    // SAFETY: No requirements.
-    unsafe { ffi::ph_trace_stall(oldest_ns) };
+    // SAFETY: The client is valid as long as the module is. Its writers are C, to which a volatile
+    // read of an aligned word is `atomic_long_read()`.
+    unsafe { addr_of!(ffi::ph_client.host_asks.counter).read_volatile() as u64 }
 }
 
 /// What the kernel tells of the guest as a whole.

@@ -21,7 +21,6 @@ use kernel::{
 
 use crate::{
     batch,
-    block::Batch,
     engine,
     ffi,
     knobs::{
@@ -42,6 +41,7 @@ use crate::{
         self,
         Attachment, //
     },
+    trace,
     zone::{
         self,
         Zone, //
@@ -122,14 +122,13 @@ unsafe extern "C" fn run_raw(data: *mut c_void) -> kernel::ffi::c_int {
 }
 
 fn run(shared: &Shared, token: &InThread) {
-    let Some((machine, batch)) = shared.equipment.lock().take() else {
+    let Some(machine) = shared.machine.lock().take() else {
         return;
     };
     let mut hinter = Hinter {
         shared,
         token,
         machine,
-        batch,
         started: Instant::now(),
         oldest_ns: 0,
         status: None,
@@ -146,7 +145,6 @@ struct Hinter<'a> {
     shared: &'a Shared,
     token: &'a InThread,
     machine: Machine,
-    batch: Batch,
     started: Instant<Monotonic>,
     /// How long the host had had the oldest request when the thread slept last, in nanoseconds.
     oldest_ns: u64,
@@ -170,8 +168,7 @@ impl Hinter<'_> {
             Action::Forget => self.shared.rehint(),
             Action::Look => self.look(),
             Action::Request => {
-                let outcome =
-                    batch::request(&mut self.machine, &mut self.batch, self.shared, self.token);
+                let outcome = batch::request(&mut self.machine, self.shared, self.token);
 
                 if self.machine.requested(outcome, self.now_ns()) {
                     self.shared.stats.wakeups.add(1u64, Relaxed);
@@ -231,7 +228,7 @@ impl Hinter<'_> {
                 pr_warn!("the host does not answer; hinting goes on when it does\n");
             }
             stalls.add(1u64, Relaxed);
-            queue::trace_stall(oldest_ns);
+            trace::stall(oldest_ns);
         }
         self.oldest_ns = oldest_ns;
 

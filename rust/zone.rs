@@ -5,7 +5,11 @@
 use core::ptr::NonNull;
 
 use kernel::{
-    bindings::NR_PAGE_ORDERS,
+    bindings::{
+        self,
+        MAX_NR_ZONES,
+        NR_PAGE_ORDERS, //
+    },
     prelude::*, //
 };
 
@@ -18,6 +22,16 @@ use crate::{
 /// The largest order of the buddy allocator.
 pub(crate) const MAX_PAGE_ORDER: u32 = NR_PAGE_ORDERS - 1;
 
+/// Reads a field of a [`Zone`], a word that others may write at this time, as `READ_ONCE()` does.
+macro_rules! read_field {
+    ($zone:expr, $($field:tt)+) => {
+        // SAFETY: The zone is valid, as zones are never freed, and so is a field of it. Its writers
+        // are C, to which a volatile read of an aligned word is a marked access: the value is one
+        // that was written, of no certain moment.
+        unsafe { core::ptr::addr_of!((*$zone.as_ptr()).$($field)+).read_volatile() }
+    };
+}
+
 /// The order of a pageblock.
 pub(crate) fn pageblock_order() -> u32 {
     // SAFETY: No requirements.
@@ -26,8 +40,11 @@ pub(crate) fn pageblock_order() -> u32 {
 
 /// Puts what the per-CPU lists hold on the free lists. Sleeps.
 pub(crate) fn drain() {
-    // SAFETY: No requirements but process context.
-    unsafe { ffi::page_hinting_drain() };
+    // With no zone given, it would leave all to somebody who drains already.
+    for zone in Zone::all() {
+        // SAFETY: The zone is valid, in process context.
+        unsafe { ffi::drain_all_pages(zone.as_ptr()) };
+    }
 }
 
 /// How many zones there may be, those without memory included.
@@ -44,85 +61,94 @@ pub(crate) fn isolated() -> u64 {
 /// Pages that were tagged Offline and merged with others that are not, since boot, of all zones. May
 /// wrap.
 pub(crate) fn untagged() -> u64 {
-    // SAFETY: No requirements.
-    unsafe { ffi::ph_untagged() as u64 }
+    Zone::even_empty()
+        .map(|zone| read_field!(zone, nr_untagged))
+        .fold(0, usize::wrapping_add) as u64
 }
 
 /// Offline pages that the host brings back for allocations, since boot, of all zones. May wrap.
 pub(crate) fn offline_used() -> u64 {
-    // SAFETY: No requirements.
-    unsafe { ffi::ph_offline_used() as u64 }
+    Zone::even_empty()
+        .map(|zone| read_field!(zone, offline_used))
+        .fold(0, usize::wrapping_add) as u64
 }
 
-/// A zone with memory.
+/// A zone.
+///
+/// # Invariants
+///
+/// The zone is that of the slot.
 #[derive(Clone, Copy)]
-pub(crate) struct Zone(NonNull<kernel::bindings::zone>);
+pub(crate) struct Zone {
+    zone: NonNull<bindings::zone>,
+    slot: usize,
+}
 
 impl Zone {
     /// All zones with memory, of all nodes.
     pub(crate) fn all() -> impl Iterator<Item = Zone> {
-        core::iter::successors(Self::after(core::ptr::null_mut()), |zone| {
-            Self::after(zone.0.as_ptr())
+        Self::even_empty().filter(|zone| read_field!(zone, present_pages) != 0)
+    }
+
+    /// All zones, of offline nodes as well. What is summed up over these never shrinks.
+    fn even_empty() -> impl Iterator<Item = Zone> {
+        (0..slots()).filter_map(|slot| {
+            // CAST: There are few slots.
+            // SAFETY: The slot is one of those that there are.
+            let zone = NonNull::new(unsafe { ffi::ph_zone(slot as u32) })?;
+
+            // INVARIANT: By the call.
+            Some(Self { zone, slot })
         })
     }
 
-    fn after(zone: *mut kernel::bindings::zone) -> Option<Self> {
-        // SAFETY: `zone` is null or a zone that this function returned, as required. Zones are
-        // never freed.
-        NonNull::new(unsafe { ffi::page_hinting_next_zone(zone) }).map(Self)
-    }
-
-    /// The zone, for the core.
-    pub(crate) fn as_ptr(self) -> *mut kernel::bindings::zone {
-        self.0.as_ptr()
+    /// The zone, for the core. It is valid for ever, as zones are never freed.
+    pub(crate) fn as_ptr(self) -> *mut bindings::zone {
+        self.zone.as_ptr()
     }
 
     /// The zone's name.
     pub(crate) fn name(self) -> &'static CStr {
-        // SAFETY: The zone is valid, and its name is a string literal.
-        unsafe { CStr::from_char_ptr(ffi::ph_zone_name(self.as_ptr())) }
+        let name = read_field!(self, name);
+
+        // SAFETY: The zone's name is a string literal.
+        unsafe { CStr::from_char_ptr(name) }
     }
 
     /// The zone's node.
-    pub(crate) fn node(self) -> i32 {
-        // SAFETY: The zone is valid as zones are never freed.
-        unsafe { ffi::ph_zone_node(self.as_ptr()) }
+    pub(crate) fn node(self) -> usize {
+        self.slot / MAX_NR_ZONES as usize
     }
 
     /// The zone's number, below [`slots`]. No other zone has it.
     pub(crate) fn slot(self) -> usize {
-        // SAFETY: The zone is valid as zones are never freed.
-        unsafe { ffi::ph_zone_slot(self.as_ptr()) as usize }
+        self.slot
     }
 
     /// Pages that the buddy allocator manages.
     pub(crate) fn managed(self) -> u64 {
-        // SAFETY: The zone is valid as zones are never freed.
-        unsafe { ffi::ph_zone_managed(self.as_ptr()) as u64 }
+        read_field!(self, managed_pages.counter) as u64
     }
 
     /// Pages that are out for hinting.
     pub(crate) fn isolated(self) -> u64 {
-        // SAFETY: The zone is valid as zones are never freed.
-        unsafe { ffi::ph_zone_isolated(self.as_ptr()) as u64 }
+        read_field!(self, nr_hinting) as u64
     }
 
     /// Free pages that are reserved for atomic allocations, and are not hinted.
     pub(crate) fn reserved(self) -> u64 {
-        // SAFETY: The zone is valid as zones are never freed.
-        unsafe { ffi::ph_zone_reserved(self.as_ptr()) as u64 }
+        read_field!(self, nr_free_highatomic) as u64
     }
 
     /// A snapshot of a free area's counters; [`None`] if there is no such order.
     pub(crate) fn area(self, order: u32) -> Option<Area> {
-        let mut area = Area::default();
+        let order = order as usize;
 
-        if order > MAX_PAGE_ORDER {
-            return None;
-        }
-        // SAFETY: The zone is valid, the order is in range, and `area` is valid for writes.
-        unsafe { ffi::ph_zone_area(self.as_ptr(), order, &mut area) };
-        Some(area)
+        (order < NR_PAGE_ORDERS as usize).then(|| Area {
+            nr_free: read_field!(self, free_area[order].nr_free),
+            nr_offline: read_field!(self, free_area[order].nr_offline),
+            nr_bound: read_field!(self, free_area[order].nr_bound),
+        })
     }
 
     /// Calls `f` with what the zone has and can spare, read under one hold of its lock. For the
@@ -133,9 +159,7 @@ impl Zone {
         // SAFETY: The zone is valid as zones are never freed, and `info` is valid for writes.
         unsafe { ffi::page_hinting_get_zone_info(self.as_ptr(), &mut info) };
         f(&ZoneView {
-            free: info.free as u64,
-            high_watermark: info.high_wmark as u64,
-            reserve: info.reserve as u64,
+            spare: info.spare as u64,
             managed: info.managed as u64,
             isolated: info.isolated as u64,
             largest_block: 1 << MAX_PAGE_ORDER,
@@ -149,9 +173,21 @@ impl Zone {
 }
 
 /// The counters of a free area, in blocks, each of another moment.
-pub(crate) use ffi::ph_area as Area;
+pub(crate) struct Area {
+    /// Free blocks.
+    pub(crate) nr_free: usize,
+    /// Of these, those tagged Offline.
+    pub(crate) nr_offline: usize,
+    /// Taken by allocations since boot. May wrap.
+    pub(crate) nr_bound: usize,
+}
 
 impl Area {
+    /// Blocks freed since boot, less what left for any reason but an allocation. May wrap.
+    pub(crate) fn nr_freed(&self) -> usize {
+        self.nr_free.wrapping_add(self.nr_bound)
+    }
+
     /// Free blocks that are not tagged Offline.
     pub(crate) fn unhinted(&self) -> u64 {
         self.nr_free.saturating_sub(self.nr_offline) as u64

@@ -10,96 +10,30 @@
 #include <linux/page_hinting.h>
 #include <linux/types.h>
 
-/* zone.c */
+#include "trace.h"
+
+/* Of mm/page_alloc.c, which exports it to this module; its header is mm's own. */
+void drain_all_pages(struct zone *zone);
+
+/* zone.c: any context */
 
 /** ph_pageblock_order() - the order of a pageblock, a variable on some machines */
 unsigned int ph_pageblock_order(void);
 
-/** ph_zone_name() - a zone's name, as /proc/zoneinfo has it */
-const char *ph_zone_name(const struct zone *zone);
-
-/** ph_zone_node() - the node that a zone is in */
-int ph_zone_node(const struct zone *zone);
-
-/** ph_zone_slot() - a number that no other zone has, below ph_zone_slots() */
-unsigned int ph_zone_slot(const struct zone *zone);
-
 /** ph_zone_slots() - how many zones there may be, empty ones included */
 unsigned int ph_zone_slots(void);
 
-/** ph_zone_managed() - pages that the buddy allocator manages */
-unsigned long ph_zone_managed(const struct zone *zone);
-
-/** ph_zone_isolated() - pages that are out for hinting */
-unsigned long ph_zone_isolated(const struct zone *zone);
-
-/** ph_zone_reserved() - free pages that are reserved for atomic allocations */
-unsigned long ph_zone_reserved(const struct zone *zone);
-
 /**
- * ph_offline_used() - Offline pages that the host brings back for allocations, since boot
+ * ph_zone() - the zone of a slot below ph_zone_slots(), in the order of nodes
  *
- * Zones without memory count as well: the sum only grows.
+ * Return: the zone, which may have no memory; NULL if its node never had any.
  */
-unsigned long ph_offline_used(void);
+struct zone *ph_zone(unsigned int slot);
 
-/** ph_untagged() - Offline pages that merged and lost the tag, since boot; likewise */
-unsigned long ph_untagged(void);
+/* thread.c: the one kernel thread, and what wakes it */
 
-/* block.c: inline functions of <linux/page_hinting.h>, and names for tracepoints */
-
-void ph_batch_init(struct page_hinting_batch *batch, bool ranges);
-struct page *ph_batch_take_all(struct page_hinting_batch *batch);
-
-/** ph_request_id() - a number that a request has alone while its blocks are out */
-unsigned long ph_request_id(const struct page *req);
-
-/** ph_batch_id() - the same of a batch that is not empty; else 0 */
-unsigned long ph_batch_id(const struct page_hinting_batch *batch);
-
-/* trace.c: the tracepoints; any context */
-
-void ph_trace_take(const struct zone *zone, unsigned int order,
-		   unsigned long request, unsigned long nr_pages);
-void ph_trace_submit(unsigned long request, unsigned int nr_ranges,
-		     unsigned int nr_blocks, int err);
-void ph_trace_ack(unsigned long request, u64 latency_ns);
-void ph_trace_return(unsigned long request, unsigned long nr_pages, bool offline);
-void ph_trace_stall(u64 oldest_ns);
-
-/**
- * struct ph_area - the counters of a free area, in blocks
- * @nr_free: free
- * @nr_offline: of these, tagged Offline
- * @nr_freed: freed since boot, less what left for any reason but an allocation
- * @nr_bound: taken by allocations since boot
- */
-struct ph_area {
-	unsigned long nr_free;
-	unsigned long nr_offline;
-	unsigned long nr_freed;
-	unsigned long nr_bound;
-};
-
-/**
- * ph_zone_area() - read the counters of a free area
- * @zone: the zone
- * @order: less than NR_PAGE_ORDERS
- * @area: filled in
- *
- * Context: Any. Takes no lock: the numbers are a snapshot.
- */
-void ph_zone_area(const struct zone *zone, unsigned int order,
-		  struct ph_area *area);
-
-/* thread.c: the one kernel thread, and what wakes it. */
-
-/**
- * ph_client() - the client that wakes the thread
- *
- * Context: Any. The result is valid as long as the module is.
- */
-struct page_hinting_client *ph_client(void);
+/** ph_client - wakes the thread */
+extern struct page_hinting_client ph_client;
 
 /**
  * ph_rearm() - have the watermark wake the thread again
@@ -111,9 +45,6 @@ struct page_hinting_client *ph_client(void);
  * Context: Any.
  */
 void ph_rearm(void);
-
-/** ph_host_asks() - how often the host has asked for memory; may wrap */
-unsigned long ph_host_asks(void);
 
 /**
  * ph_thread_start() - start the thread
@@ -167,9 +98,7 @@ struct ph_notifier_ops {
 };
 
 /**
- * ph_notifiers_register() - begin to call
- * @ops: called until ph_notifiers_unregister()
- * @data: argument of the @ops
+ * ph_notifiers_register() - call @ops with @data until ph_notifiers_unregister()
  *
  * Context: Process context.
  *

@@ -7,7 +7,6 @@
 #include <linux/wait.h>
 
 #include "helpers.h"
-#include "trace.h"
 
 static struct task_struct *ph_task;
 static DECLARE_WAIT_QUEUE_HEAD(ph_wait);
@@ -28,27 +27,17 @@ static void ph_client_wake(struct page_hinting_client *client)
 	ph_thread_wake();
 }
 
-static struct page_hinting_client ph_the_client = {
+struct page_hinting_client ph_client = {
 	.version = PAGE_HINTING_VERSION,
 	.wake = ph_client_wake,
 };
 
-struct page_hinting_client *ph_client(void)
-{
-	return &ph_the_client;
-}
-
 void ph_rearm(void)
 {
-	if (test_and_clear_bit(0, &ph_the_client.woken))
-		trace_page_hinting_wake(atomic_long_read(&ph_the_client.host_asks));
+	if (test_and_clear_bit(0, &ph_client.woken))
+		trace_page_hinting_wake(atomic_long_read(&ph_client.host_asks));
 	/* Look at the free areas only after a new wake-up is possible. */
 	smp_mb__after_atomic();
-}
-
-unsigned long ph_host_asks(void)
-{
-	return atomic_long_read(&ph_the_client.host_asks);
 }
 
 static int ph_thread_fn(void *data)

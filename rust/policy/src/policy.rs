@@ -257,12 +257,8 @@ impl Unhinted {
 /// What the thread sees of a zone, in pages, read under one hold of its lock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ZoneView<'a> {
-    /// Free pages.
-    pub free: u64,
-    /// The zone's high watermark.
-    pub high_watermark: u64,
-    /// The largest of the zone's lowmem reserves.
-    pub reserve: u64,
+    /// Free pages above the zone's high watermark and its reserves.
+    pub spare: u64,
     /// Pages that the buddy allocator manages.
     pub managed: u64,
     /// Pages out for hinting.
@@ -297,19 +293,12 @@ impl ZoneView<'_> {
 
     /// The most that may be out of the zone at a time.
     ///
-    /// Half of what is free above the high watermark and the reserve, so that hinting alone never
-    /// makes reclaim begin, and no more than the batch or 1/64 of the zone. A small zone may
-    /// nevertheless give one block of any order: most of its free memory is in the largest, and
-    /// would never be hinted.
+    /// Half of what is spare, so that hinting alone never makes reclaim begin, and no more than the
+    /// batch or 1/64 of the zone. A small zone may nevertheless give one block of any order: most
+    /// of its free memory is in the largest, and would never be hinted.
     pub fn bound(&self, batch: u64) -> u64 {
-        let spare = self
-            .free
-            .saturating_add(self.isolated)
-            .saturating_sub(self.high_watermark)
-            .saturating_sub(self.reserve);
-
         batch
-            .min(spare / 2)
+            .min(self.spare.saturating_add(self.isolated) / 2)
             .min((self.managed / 64).max(self.largest_block))
     }
 
@@ -326,11 +315,11 @@ impl ZoneView<'_> {
     }
 }
 
-/// Ranges that the next request may have, with `room` of the queue's `capacity` left.
+/// Blocks that the next request may have, with `room` of the queue's `capacity` left.
 ///
 /// A quarter of the queue, so that the host works on one request while the guest assembles the
-/// next; 0 if the queue is full.
-pub fn request_ranges(capacity: u32, room: u32) -> u32 {
+/// next; 0 if the queue is full. Blocks that lie beside each other use less.
+pub fn request_blocks(capacity: u32, room: u32) -> u32 {
     (capacity / 4).max(1).min(room)
 }
 

@@ -107,9 +107,7 @@ impl Guest {
 
     fn look(&mut self, share: Option<(u32, u64)>) -> u64 {
         let view = ZoneView {
-            free: self.backlog() + self.offline,
-            high_watermark: 1000,
-            reserve: 0,
+            spare: (self.backlog() + self.offline).saturating_sub(1000),
             managed: MANAGED,
             isolated: self.in_flight,
             largest_block: 1024,
@@ -135,8 +133,7 @@ impl Guest {
         let mut unhinted = [0; 11];
         unhinted[10] = self.spared;
         let view = ZoneView {
-            free: pages,
-            reserve: pages,
+            spare: 0,
             managed: pages,
             largest_block: 1024,
             unhinted: &unhinted,

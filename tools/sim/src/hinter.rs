@@ -83,7 +83,7 @@ impl Module {
         let zone = &memory.zones[zone];
 
         ZoneView {
-            free: (zone.unhinted + zone.offline) * GRANULE_PAGES,
+            spare: (zone.unhinted + zone.offline) * GRANULE_PAGES,
             managed: (zone.free() + zone.used) * GRANULE_PAGES,
             isolated: zone.isolated * GRANULE_PAGES,
             largest_block: BLOCK * GRANULE_PAGES,
@@ -105,8 +105,8 @@ impl Module {
         }
     }
 
-    /// Fills a request, from the lowest zone up. A request is as large as it may be: a device takes
-    /// runs of adjacent blocks as one.
+    /// Fills a request, from the lowest zone up. A request is as large as it may be, where the
+    /// module hands over several in a row.
     fn request(&mut self, now: u64, memory: &mut Memory) -> Outcome {
         let mut taken = 0;
 
