@@ -5,20 +5,22 @@
 
 . "$(dirname "$0")/lib.sh"
 
+# As much that what else the guest touches meanwhile is little beside the half of it.
+MIB=256
+
 # Holds free blocks of just this order, and counts what each min_order hints.
-# MIB are such that what else the guest touches meanwhile is little beside it.
-hints_at_order() { # ORDER MIB
-	local order=$1 mib=$2 fifo=/tmp/fragment.$$ freed hinted before
+hints_at_order() { # ORDER
+	local order=$1 fifo=/tmp/fragment.$$ freed hinted before
 
 	rm -f $fifo $fifo.out
 	mkfifo $fifo || fail "mkfifo" || return
 	wait_settled && set_knob enabled 0 && wait_for "status off" status_is off || return
-	"$DIR/fragment" "$order" $mib < $fifo > $fifo.out &
+	"$DIR/fragment" "$order" $MIB < $fifo > $fifo.out &
 	background=$!
 	exec 7> $fifo
-	wait_for "fragment $order $mib" test -s $fifo.out || return
+	wait_for "fragment $order $MIB" test -s $fifo.out || return
 	read -r freed < $fifo.out
-	[ "$freed" -ge $((mib * 1024 / 8)) ] ||
+	[ "$freed" -ge $((MIB * 1024 / 8)) ] ||
 		fail "only $freed KiB in free blocks of order $order" || return
 
 	# One order above: these blocks must be left alone.
@@ -47,13 +49,13 @@ test_order_0_to_8() {
 
 	limit_pcp_lists && load_fresh && set_knob high_watermark_kb 1024 || return
 	while [ $order -ge 0 ]; do
-		hints_at_order $order 64 || return
+		hints_at_order $order || return
 		order=$((order - 1))
 	done
 }
 
 test_order_9() {
-	hints_at_order 9 256
+	hints_at_order 9
 }
 
 test_order_10() {
