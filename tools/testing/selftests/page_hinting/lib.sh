@@ -246,8 +246,10 @@ load() {
 
 	errno=$("$DIR/finit_module" "$KO") || return 1
 	[ "$errno" = ok ] || fail "loading $KO: $errno" || return
+	# How long a flush takes is up to the machine: what it hints is what counts.
 	[ -n "$all_defaults" ] ||
-		{ set_knob hold_ms 0 && set_knob host_granule_kb 4; }
+		{ set_knob hold_ms 0 && set_knob host_granule_kb 4 &&
+		set_knob flush_timeout_ms $((WAIT * 1000)); }
 }
 
 unload() {
@@ -316,6 +318,20 @@ seconds() { # COMMAND...
 	"$@" || return
 	get_now
 	took=$((now - begin))
+}
+
+# Runs a test whose exact counts other users of memory may spoil, up to three times: a fault
+# fails each time. It ends at once with any other status than that of fail.
+a_few_times() { # COMMAND...
+	local try=1 ret
+
+	while :; do
+		ret=0
+		"$@" || ret=$?
+		[ $ret -eq "$KSFT_FAIL" ] && [ $try -lt 3 ] || return $ret
+		try=$((try + 1))
+		ktap_print_msg "once more, as others may have used or freed memory meanwhile: try $try"
+	done
 }
 
 took_at_most() { # SECONDS, for a WAIT of 60, WHAT
@@ -634,7 +650,8 @@ no_memhog() {
 # Starts to hold memory with known contents, until contents_are_right, in the same test
 # or in another.
 hold_contents() { # MIB [WRAPPER...]
-	local mib=$1
+	# A slow guest needs a second for 32 MiB.
+	local mib=$1 WAIT=$((WAIT + $1 / 32))
 
 	shift
 	let_contents_go
@@ -693,6 +710,18 @@ buddy_kb() { # [ZONE]
 
 dma_kb() {
 	buddy_kb DMA
+}
+
+# Free memory in KiB that is in blocks below 2 MiB, and used up first by small pages.
+small_kb() {
+	awk '{ kb = 4; for (i = 5; i < 14; i++) { n += $i * kb; kb *= 2 } } END { print n + 0 }' \
+		/proc/buddyinfo
+}
+
+# What a flush may leave: what zone DMA is too small to spare, and blocks of 2 MiB that have
+# merged since, of what programs free as they end.
+after_flush_kb() {
+	echo $(($(dma_kb) + 16384))
 }
 
 # Memory in MiB that a test can take without the guest getting short of it.
@@ -1017,8 +1046,8 @@ sim_blocks() { # NUMBER movable|unmovable
 }
 
 # Tries, where the host has to answer while somebody waits for it: how long the
-# machine takes meanwhile is not up to the test.
-TRIES=5
+# machine takes meanwhile is not up to the test. A busy one may be late each second time.
+TRIES=10
 
 # No more than one such block is out at a time.
 one_block_at_a_time() {
@@ -1355,8 +1384,19 @@ burst_was_resident() { # IDLE_KB
 		fail "$resident_then KiB were resident, $1 before $held_kb were used"
 }
 
-# What the burst freed is with the host in time.
+# What the burst freed is with the host in time. A machine that stands still for a moment only
+# adds to that, so there is another burst if it was late, when nobody takes it for a cycle.
 burst_returns() { # PERCENT
+	local again
+
+	for again in 1 1 ''; do
+		! burst_returns_in_time "$1" || return 0
+		[ -z "$again" ] || { sleep "$(scaled 5)" && burst $((held_kb / 1024)); } || return
+	done
+	return "$KSFT_FAIL"
+}
+
+burst_returns_in_time() { # PERCENT
 	local resident='' limit=$((resident_then - held_kb * $1 / 100))
 
 	until resident_at_most $limit; do
@@ -1371,6 +1411,7 @@ burst_returns() { # PERCENT
 
 # All is hinted; sets $idle to what is resident then.
 flush_all() {
-	set_knob flush 1 && idle=$(resident_kb) &&
+	# The time of a flush is no part of what operators rely on.
+	set_knob flush_timeout_ms $((WAIT * 1000)) && set_knob flush 1 && idle=$(resident_kb) &&
 	ktap_print_msg "$((idle / 1024)) MiB are resident with all hinted"
 }

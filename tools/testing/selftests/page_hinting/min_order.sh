@@ -47,7 +47,7 @@ test_order_0_to_8() {
 
 	limit_pcp_lists && load_fresh && set_knob high_watermark_kb 1024 || return
 	while [ $order -ge 0 ]; do
-		hints_at_order $order 64 || return
+		hints_at_order $order 128 || return
 		order=$((order - 1))
 	done
 }

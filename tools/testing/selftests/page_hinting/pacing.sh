@@ -60,13 +60,18 @@ test_a_burst_that_refaults_is_hinted_at_once() {
 }
 
 test_a_faster_cycle_is_kept() {
-	local least=$((HOLD_MS / 1000 - 2)) most=$((HOLD_MS / 1000 + $(scaled $GOES_ON)))
+	local begin least=$((HOLD_MS / 1000 - 2)) most=$((HOLD_MS / 1000 + $(scaled $GOES_ON)))
 
 	settle $HOLD_MS && keep && delta_of offline_used_kb cycles 5 || return
 	[ "$delta" -le $((MIB * 1024)) ] || fail "$delta KiB were used again in 5 cycles of $MIB MiB" || return
+	# It is kept from when it is freed, which is no earlier than this, however late it is seen.
+	get_now
+	begin=$now
+	cycles 1 || return
 	goes_on "the last cycle's memory to be kept" keeps $MIB || return
 	seconds wait_for "what was kept to be hinted" stat_is kept_kb 0 || return
-	[ "$took" -ge $least ] && [ "$took" -le $most ] ||
+	get_now
+	[ $((now - begin)) -ge $least ] && [ "$took" -le $most ] ||
 		fail "memory was kept for $took s after a cycle, expected $least to $most" || return
 	wait_settled
 }
@@ -86,8 +91,19 @@ slow_cycle() {
 	cycles 1 && sleep 1 && wait_settled
 }
 
+# What a cycle frees is hinted before the next: a busy guest may take longer to hint it than
+# to use it again.
+hinted_cycles() { # N
+	local n=$1
+
+	while [ "$n" -gt 0 ]; do
+		cycles 1 && wait_settled || return
+		n=$((n - 1))
+	done
+}
+
 test_hold_0_keeps_nothing() {
-	settle 0 && delta_of offline_used_kb cycles 5 || return
+	settle 0 && delta_of offline_used_kb hinted_cycles 5 || return
 	[ "$delta" -ge $((MIB * 1024 * 2)) ] ||
 		fail "only $delta KiB were used again in 5 cycles of $MIB MiB" || return
 	expect kept_kb "$(get stats/kept_kb)" 0
@@ -113,15 +129,17 @@ test_a_bad_hold_changes_nothing() {
 	errno=$("$DIR/sysfs_write" "$SYSFS/hold_ms" 60001)
 	expect "a write of 60001" "$errno" EINVAL && expect hold_ms "$(get hold_ms)" $LONG_MS || return
 	sleep 1
-	keeps $MIB || fail "status '$(get status)', kept_kb $(get stats/kept_kb) after a bad write"
+	# What is hinted now is not kept any more; but others' memory may just be hinted.
+	wait_for "the memory to be kept as before" keeps $MIB ||
+		fail "status '$(get status)', kept_kb $(get stats/kept_kb) after a bad write"
 }
 
 test_flush_is_not_paced() {
 	local most
 
 	settle $LONG_MS && keep && set_knob flush 1 || return
-	most=$(($(dma_kb) + 4096))
-	[ "$(get stats/backlog_kb)" -le $most ] ||
+	most=$(after_flush_kb)
+	[ "$(get stats/backlog_kb)" -le "$most" ] ||
 		fail "$(get stats/backlog_kb) KiB are kept after a flush"
 }
 

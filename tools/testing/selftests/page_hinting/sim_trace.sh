@@ -27,10 +27,13 @@ trace_hinting() { # 0 or 1
 
 # With hinting switched off before and after, so that all of it is in the trace.
 test_events_are_what_is_counted() {
-	local requests acks hinted
+	local requests acks hinted stalls
 
 	load_with_sim mode=now && wait_settled && set_knob enabled 0 &&
-	wait_for "status off" status_is off && trace_nothing && trace_hinting 1 || return
+	wait_for "status off" status_is off && wait_for "isolated_kb of 0" stat_is isolated_kb 0 &&
+	wait_for "each request to be over" requests_are_over && trace_nothing && trace_hinting 1 || return
+	# A machine that stands still for a second has one, though the host answers.
+	stalls=$(get stats/stalls)
 	requests=$(get stats/requests)
 	acks=$(get stats/acks)
 	hinted=$(get stats/hinted_kb)
@@ -46,12 +49,14 @@ test_events_are_what_is_counted() {
 	expect "events of an acknowledgment" "$(events ack)" "$acks" &&
 	expect "pages taken" "$(pages take)" "$hinted" &&
 	expect "pages returned and known to the host" "$(pages return ' offline=1')" "$hinted" &&
-	expect "events of a stall" "$(events stall)" 0
+	expect "events of a stall" "$(events stall)" $(($(get stats/stalls) - stalls))
 }
 
 test_a_stall_is_an_event() {
+	local stalls=$(($(get stats/stalls) + 1))
+
 	set_knob enabled 1 && sim_set mode never && trace_nothing && trace_hinting 1 && memhog -t $MIB &&
-	wait_for "stats/stalls of 1" stat_is stalls 1 && trace_hinting 0 &&
+	wait_for "stats/stalls of $stalls" stat_at_least stalls $stalls && trace_hinting 0 &&
 	expect "events of a stall" "$(events stall)" 1
 }
 

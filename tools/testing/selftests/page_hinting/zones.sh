@@ -6,11 +6,15 @@
 
 . "$(dirname "$0")/lib.sh"
 
+# The kernel sets up memory that is plugged in, and moves what is in a CMA area, meanwhile.
+GOES_ON=30
+
 ZONES=/sys/kernel/debug/page_hinting/zones
 CMA=/sys/kernel/debug/cma/reserved
 HOT_MIB=256
 HOT_NODE=2
-MIB=16
+# Of what is freed on a node, the CPUs may keep some MiB for a while.
+MIB=32
 
 # A line "node zone unhinted_kb offline_kb", of blocks of min_order and above,
 # for each zone that can spare 1/64 of itself in blocks of order 10.
@@ -129,11 +133,16 @@ test_cma() {
 	want=$((cma_pages / 2))
 	hold_contents 64 && load_fresh && take_stock &&
 	wait_for "the CMA area to be hinted" cma_is_hinted || return
-	echo $want > $CMA/alloc || fail "CMA gives no $want of $cma_pages pages" || return
+	wait_for "CMA to give memory" cma_gives $want || fail "CMA gives no $want of $cma_pages pages" || return
 	count_flags "$cma_base" "$cma_pages" && cma_is_used $want || return
 	echo $want > $CMA/free || fail "$CMA/free" || return
 	goes_on "the CMA area is hinted again" cma_is_hinted && wait_settled &&
 	all_zones_are_hinted && counts_agree && nothing_is_lost && contents_are_right
+}
+
+# What is in the area may be in use for a moment, and cannot go then.
+cma_gives() { # PAGES
+	{ echo "$1" > $CMA/alloc; } 2> /dev/null
 }
 
 cma_is_used() { # PAGES
@@ -156,12 +165,18 @@ has_old_memory() {
 	[ "$(memory_blocks)" = "$old" ]
 }
 
+# What is in it may be in use for a moment, and cannot go then.
 set_new_memory() { # STATE
 	local dir
 
 	for dir in $new; do
-		expect "$dir, $1" "$("$DIR/sysfs_write" "$dir/state" "$1")" ok || return
+		wait_for "$dir to be $1" takes_state "$dir" "$1" || fail "$dir, $1: $errno" || return
 	done
+}
+
+takes_state() { # DIRECTORY STATE
+	errno=$("$DIR/sysfs_write" "$1/state" "$2")
+	[ "$errno" = ok ]
 }
 
 free_on_hot() { # in KiB
