@@ -11,10 +11,6 @@ ZONES=/sys/kernel/debug/page_hinting/zones
 # Other pages that the guest takes or frees while a few commands run.
 SLACK=128
 
-# Of what was split off for one page, the smallest pieces are used before others: these
-# many pages of it may be in use, or free again and not hinted.
-FEW=32
-
 disable() {
 	# A pass that is under way ends.
 	set_knob enabled 0 && sleep 0.2
@@ -131,7 +127,7 @@ test_a_half_of_an_unhinted_block_is_isolated() {
 	a_few_times a_half_of_an_unhinted_block_is_isolated
 }
 
-# Of a free block only the page is taken that is bad, and the rest stays what it was.
+# Of a free block only the page is taken that is bad. The rest is free, and hinted anew.
 # Somebody may want one of the pieces that it is in then.
 is_all_but_the_page() {
 	expect_about "free pages beside the bad one" "$buddy" $((BLOCK - 1)) $SLACK
@@ -139,7 +135,7 @@ is_all_but_the_page() {
 
 a_bad_page_is_taken_off() {
 	offline_block && poison_page && count_flags "$block" $BLOCK &&
-	expect_about "free pages beside the bad one that are not Offline" $((buddy - buddy_offline)) 0 $FEW &&
+	expect "Offline pages beside the bad one" "$buddy_offline" 0 &&
 	is_all_but_the_page && set_knob min_order 9 && set_knob enabled 1 && hints_freed 64 && unpoison
 }
 
@@ -332,21 +328,21 @@ offline_neighbour() {
 	fail "$TRIES times there was no free block beside the one with the host"
 }
 
-# Nobody has a range if some of it is with the host, and the rest of it is afterwards
-# as it was before, whether all of a block was isolated or the half of it.
-stays_offline() { # PAGES, of the block
+# Nobody has a range if some of it is with the host, and the rest of it is free
+# afterwards, whether all of a block was isolated or the half of it.
+stays_free() { # PAGES, of the block
 	local first=$block
 
 	[ "$other" -gt "$block" ] || first=$((block - $1))
 	expect "allocating a range, part of which is in flight" \
 		"$(sim_contig "$first" $((BLOCK + $1)))" EBUSY &&
 	count_flags "$other" $BLOCK &&
-	expect "Offline pages after $1 were isolated" "$buddy_offline" $BLOCK
+	expect "free pages after $1 were isolated" "$buddy" $BLOCK
 }
 
 isolation_is_undone() {
 	one_block_at_a_time && offline_neighbour && disable &&
-	stays_offline $HALF && stays_offline $BLOCK && sim_answer_all
+	stays_free $HALF && stays_free $BLOCK && sim_answer_all
 }
 
 test_isolation_is_undone() {
