@@ -92,7 +92,6 @@ impl Module {
             eligible_low: zone.free_low * GRANULE_PAGES,
             unhinted_low: zone.unhinted_low * GRANULE_PAGES,
             offline_used: zone.offline_used * GRANULE_PAGES,
-            ..ZoneView::default()
         }
     }
 
