@@ -76,6 +76,9 @@ pub(crate) fn request(machine: &mut Machine, shared: &Shared, token: &InThread) 
 fn fill(request: &mut Isolated, machine: &mut Machine, token: &InThread) {
     for zone in Zone::all() {
         for order in (machine.lowest_order()..=zone::MAX_PAGE_ORDER).rev() {
+            if request.is_full() {
+                return;
+            }
             // What was taken changes both; free memory changes anyway.
             let isolated = zone::isolated();
             let pages = zone.view(token, |view| {

@@ -93,6 +93,11 @@ impl Isolated {
         self.pages
     }
 
+    /// Whether it has as many blocks as it may.
+    pub(crate) fn is_full(&self) -> bool {
+        self.blocks >= self.max_blocks
+    }
+
     /// Hands the blocks to the host, without waiting for it.
     ///
     /// On an error they are returned to the free lists: `ENODEV` if there is no device, `ENOSPC`
@@ -113,9 +118,10 @@ impl Isolated {
         to_result(result)?;
         // INVARIANT: The host has the blocks, so there is nothing left to drop.
         self.request = None;
+        self.blocks = 0;
         Ok(InFlight {
             request,
-            pages: self.pages,
+            pages: core::mem::take(&mut self.pages),
             entries,
             submitted: Instant::now(),
         })
@@ -207,6 +213,6 @@ unsafe fn give_back(request: NonNull<page>, acked: bool) {
     // SAFETY: By the safety requirement.
     let pages = unsafe { ffi::page_hinting_return(request.as_ptr(), acked) };
 
-    // SAFETY: It is a struct page still.
+    // SAFETY: Only its number is computed, whoever has the block by now.
     unsafe { trace::page_hinting_return(request.as_ptr(), pages, acked) };
 }

@@ -243,16 +243,6 @@ mod tests {
     }
 
     #[test]
-    fn zones_have_a_slot_each() {
-        for (i, zone) in zone::Zone::all().enumerate() {
-            assert!(zone.slot() < zone::slots());
-            assert!(zone::Zone::all()
-                .skip(i + 1)
-                .all(|other| other.slot() != zone.slot()));
-        }
-    }
-
-    #[test]
     fn a_low_is_no_more_than_there_is() {
         let token = thread::InThread::for_test();
 

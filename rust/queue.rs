@@ -78,7 +78,7 @@ pub(crate) fn rearm() {
     unsafe { ffi::ph_rearm() };
 }
 
-/// How often the host has asked for memory since boot. May wrap.
+/// How often the host has asked for memory since the module was attached. May wrap.
 pub(crate) fn host_asks() -> u64 {
     // SAFETY: The client is valid as long as the module is. Its writers are C, to which a volatile
     // read of an aligned word is `atomic_long_read()`.

@@ -7,7 +7,7 @@ use kernel::sync::atomic::{
     Relaxed, //
 };
 
-/// What the thread counts. Written by the thread alone, read by anybody.
+/// What is counted. But for `rehints`, written by the thread alone; read by anybody.
 pub(crate) struct Stats {
     /// Memory acknowledged by the host, in pages.
     pub(crate) hinted_pages: Atomic<u64>,

@@ -110,12 +110,12 @@ impl Directory {
         };
 
         for attribute in directory._attributes.iter() {
-            // SAFETY: The kobject is valid, and the attribute stays where it is until the kobject
-            // was removed, as the vector does not change any more.
+            // SAFETY: The kobject is valid. An `Attribute` begins with a `struct attribute`, and
+            // stays where it is until the kobject was removed: the vector does not change any more.
             to_result(unsafe {
                 bindings::sysfs_create_file_ns(
                     directory.kobject(),
-                    &attribute.attr.attr,
+                    core::ptr::from_ref(attribute).cast(),
                     core::ptr::null(),
                 )
             })?;

@@ -14,8 +14,6 @@ use kernel::{
     },
 };
 
-use crate::ffi;
-
 /// As `kernel::declare_trace!`, which finds only tracepoints in the kernel's own bindings.
 macro_rules! declare_trace {
     ($(
@@ -30,7 +28,7 @@ macro_rules! declare_trace {
                 // SAFETY: The key is that of a tracepoint, which C defines.
                 let enabled = unsafe {
                     kernel::jump_label::static_branch_unlikely!(
-                        ffi::[<__tracepoint_ $name>],
+                        $crate::ffi::[<__tracepoint_ $name>],
                         kernel::bindings::tracepoint,
                         key
                     )
@@ -38,7 +36,7 @@ macro_rules! declare_trace {
 
                 if enabled {
                     // SAFETY: By the safety requirement.
-                    unsafe { ffi::[<rust_do_trace_ $name>]($($arg),*) };
+                    unsafe { $crate::ffi::[<rust_do_trace_ $name>]($($arg),*) };
                 }
             }
             #[cfg(not(CONFIG_TRACEPOINTS))]

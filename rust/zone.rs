@@ -26,8 +26,8 @@ pub(crate) const MAX_PAGE_ORDER: u32 = NR_PAGE_ORDERS - 1;
 macro_rules! read_field {
     ($zone:expr, $($field:tt)+) => {
         // SAFETY: The zone is valid, as zones are never freed, and so is a field of it. Its writers
-        // are C, to which a volatile read of an aligned word is a marked access: the value is one
-        // that was written, of no certain moment.
+        // are C, and the kernel assumes that a plain write of an aligned word does not tear: the
+        // value is one that was written, of no certain moment.
         unsafe { core::ptr::addr_of!((*$zone.as_ptr()).$($field)+).read_volatile() }
     };
 }

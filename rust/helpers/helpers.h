@@ -6,14 +6,12 @@
 #ifndef _PAGE_HINTING_HELPERS_H
 #define _PAGE_HINTING_HELPERS_H
 
+#include <linux/gfp.h>
 #include <linux/kobject.h>
 #include <linux/page_hinting.h>
 #include <linux/types.h>
 
 #include "trace.h"
-
-/* Of mm/page_alloc.c, which exports it to this module; its header is mm's own. */
-void drain_all_pages(struct zone *zone);
 
 /* zone.c: any context */
 
@@ -26,7 +24,7 @@ unsigned int ph_zone_slots(void);
 /**
  * ph_zone() - the zone of a slot below ph_zone_slots(), in the order of nodes
  *
- * Return: the zone, which may have no memory; NULL if its node never had any.
+ * Return: the zone, which may have no memory; NULL if there is no such node.
  */
 struct zone *ph_zone(unsigned int slot);
 

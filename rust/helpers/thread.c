@@ -61,7 +61,6 @@ int ph_thread_start(int (*run)(void *data), void *data)
 void ph_thread_stop(void)
 {
 	kthread_stop(ph_task);
-	ph_task = NULL;
 }
 
 bool ph_thread_should_stop(void)
