@@ -60,6 +60,51 @@ test_compacted() {
 	set_knob enabled 1 && wait_settled && counts_agree
 }
 
+# Pages that compaction took, by the event.
+compaction_took() { # EVENT
+	sed -n "s/.* mm_compaction_$1: .*nr_taken=//p" $TRACING/trace | awk '{ n += $1 } END { print n + 0 }'
+}
+
+compactions() { # COUNTER
+	awk -v name="compact_$1" '$1 == name { print $2 }' /proc/vmstat
+}
+
+# All that is free is tagged: compaction's fast search finds it there, and not its slow scan.
+test_compaction_finds_tagged_memory() {
+	local fifo=/tmp/counters.$$ event success scanned fast slow ret=0
+
+	rm -f $fifo $fifo.out
+	mkfifo $fifo || fail "mkfifo" || return
+	echo 0 > /proc/sys/vm/compaction_proactiveness
+	"$DIR/fragment" 8 256 < $fifo > $fifo.out &
+	background=$!
+	exec 5> $fifo
+	wait_for "fragment 8 256" test -s $fifo.out && set_knob min_order 0 && wait_settled &&
+	set_knob enabled 0 && trace_nothing || ret=$?
+	for event in fast_isolate_freepages isolate_freepages; do
+		trace_event compaction/mm_compaction_$event 1 || ret=$?
+	done
+	success=$(compactions success)
+	scanned=$(compactions free_scanned)
+	# More than there are whole blocks of.
+	echo $((($(buddy_kb) - 65536) / 2048)) > /proc/sys/vm/nr_hugepages
+	success=$(($(compactions success) - success))
+	scanned=$(($(compactions free_scanned) - scanned))
+	fast=$(compaction_took fast_isolate_freepages)
+	slow=$(compaction_took isolate_freepages)
+	echo 0 > /proc/sys/vm/nr_hugepages
+	exec 5>&-
+	wait "$background"
+	background=
+	echo 20 > /proc/sys/vm/compaction_proactiveness
+	rm -f $fifo $fifo.out
+	[ $ret -eq 0 ] && trace_nothing || return
+	ktap_print_msg "compaction: $success successes, $scanned pages scanned, $fast taken fast, $slow by the scan"
+	[ "$success" -gt 0 ] && [ $((fast + slow)) -ge 256 ] || fail "compaction made no block" || return
+	[ "$fast" -ge "$slow" ] || fail "the fast search took $fast pages, the scan $slow" || return
+	set_knob enabled 1 && wait_settled && counts_agree
+}
+
 # The letters that show_mem has for the types of the free blocks of each zone and
 # order, and those that pagetypeinfo has blocks of: a line for each.
 letters_of_show_mem() {
@@ -119,5 +164,6 @@ run_tests \
 	test_low_orders_hinted \
 	test_reused \
 	test_compacted \
+	test_compaction_finds_tagged_memory \
 	test_show_mem \
 	test_after_rmmod

@@ -7,6 +7,19 @@
 
 . "$(dirname "$0")/lib.sh"
 
+# While the module is loaded and off: it does not look at the zone, and begins no new low.
+test_a_new_zone_has_no_low() {
+	local low
+
+	load_with_sim mode=now && wait_settled && set_knob enabled 0 &&
+	wait_for "status off" status_is off && find_memory &&
+	expect "onlining memory" "$(memory_state online_movable)" ok || return
+	low=$(awk '$2 == "Movable" { print $3 }' $SIM/lows)
+	wait_for "the memory to go offline" goes_offline &&
+	expect "onlining memory" "$(memory_state online_kernel)" ok || return
+	[ "${low:-0}" != 0 ] || fail "zone Movable begins with a low of '$low'"
+}
+
 # It is held as before, and nothing is left isolated by who wanted it.
 is_still_held() {
 	local first count
@@ -40,6 +53,24 @@ test_contig_with_a_silent_host() {
 	within 20 refused "$block" $BLOCK &&
 	refused "$block" $HALF && refused $((block + HALF)) $HALF &&
 	is_still_held
+}
+
+# Only who wants what is out is refused.
+test_another_range_with_a_silent_host() {
+	local i=0 other
+
+	while [ $i -lt 32 ]; do
+		i=$((i + 1))
+		for other in $((block - i * BLOCK)) $((block + i * BLOCK)); do
+			if in_cma $other $BLOCK || ! count_flags $other $BLOCK || [ "$buddy" -ne $BLOCK ]; then
+				continue
+			fi
+			expect "allocating pages that are not out" "$(sim_contig $other $BLOCK)" ok &&
+			is_still_held
+			return
+		done
+	done
+	fail "no other block near $block is free"
 }
 
 # How often this shell has slept.
@@ -240,7 +271,9 @@ test_poisoned_page_without_an_answer() {
 }
 
 run_tests \
+	test_a_new_zone_has_no_low \
 	test_contig_with_a_silent_host \
+	test_another_range_with_a_silent_host \
 	test_a_silent_host_is_waited_for_once \
 	test_half_of_a_block_isolated_as_it_returns \
 	test_offline_with_a_silent_host \

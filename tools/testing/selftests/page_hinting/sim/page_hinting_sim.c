@@ -15,12 +15,14 @@
  *   seed       at load only: what the chance of the mode random begins with
  *   sync       at load only: no hinting_ops, as hv_balloon
  *   capacity   at load only: ranges that may be in flight
+ *   errnum     what the mode error refuses with, EIO if 0
  *   oom_ms     if not 0: all that is held is answered so many milliseconds after
  *              memory runs out, before a process is killed
  * /sys/kernel/debug/page_hinting_sim/
  *   release    write N: answer all that is held now, in N milliseconds
  *   poke       write anything: change a word of what is held, as somebody would
  *              who uses a block too early
+ *   lows       a line "node, zone, least eligible pages" for each zone with memory
  *   held       a line "first page frame, pages" for each range that is held
  *   contig     write "first page frame, pages": allocate just these, until the
  *              file is closed; a third number is for release, just before, and
@@ -130,6 +132,10 @@ MODULE_PARM_DESC(seed, "What the chance of the mode random begins with");
 static uint oom_ms;
 module_param(oom_ms, uint, 0644);
 MODULE_PARM_DESC(oom_ms, "If not 0, how long after memory runs out all is answered, in milliseconds");
+
+static uint errnum;
+module_param(errnum, uint, 0644);
+MODULE_PARM_DESC(errnum, "The number of the error that the mode error refuses with");
 
 static bool sync;
 module_param(sync, bool, 0444);
@@ -375,7 +381,7 @@ static struct sim_request *sim_submit_request(struct scatterlist *sg,
 			mode = sim_draw(&delay);
 		if (mode == SIM_ERROR) {
 			sim.count.errors++;
-			return ERR_PTR(-EIO);
+			return ERR_PTR(-(long)(READ_ONCE(errnum) ?: EIO));
 		}
 		req = list_first_entry_or_null(&sim.unused, struct sim_request, list);
 		if (!req)
@@ -673,6 +679,24 @@ static int sim_held_show(struct seq_file *m, void *unused)
 	return 0;
 }
 DEFINE_SHOW_ATTRIBUTE(sim_held);
+
+static int sim_lows_show(struct seq_file *m, void *unused)
+{
+	unsigned int i;
+	int nid;
+
+	for_each_online_node(nid) {
+		for (i = 0; i < MAX_NR_ZONES; i++) {
+			struct zone *zone = &NODE_DATA(nid)->node_zones[i];
+
+			if (populated_zone(zone))
+				seq_printf(m, "%d %s %lu\n", nid, zone->name,
+					   READ_ONCE(zone->eligible_low));
+		}
+	}
+	return 0;
+}
+DEFINE_SHOW_ATTRIBUTE(sim_lows);
 
 static bool sim_holds(unsigned long pfn, unsigned long nr_pages)
 {
@@ -1058,6 +1082,7 @@ static void sim_create_files(void)
 	debugfs_create_file("release", 0200, sim.debugfs, NULL, &sim_release_fops);
 	debugfs_create_file("poke", 0200, sim.debugfs, NULL, &sim_poke_fops);
 	debugfs_create_file("held", 0400, sim.debugfs, NULL, &sim_held_fops);
+	debugfs_create_file("lows", 0400, sim.debugfs, NULL, &sim_lows_fops);
 	debugfs_create_file("contig", 0200, sim.debugfs, NULL, &sim_contig_fops);
 	debugfs_create_file("blocks", 0200, sim.debugfs, NULL, &sim_blocks_fops);
 	debugfs_create_file("sweep", 0600, sim.debugfs, NULL, &sim_sweep_fops);
