@@ -197,8 +197,6 @@ struct Found {
     /// Pages that are kept: in all zones, and the most in one.
     kept: u64,
     kept_most: u64,
-    /// A zone can spare a block.
-    spares: bool,
     /// An area that its zone can spare a block of reaches the watermark, kept or not.
     reached: bool,
     /// An area that may be taken from does; with blocks of the largest order alone.
@@ -543,7 +541,6 @@ where
         found.managed = found.managed.saturating_add(view.managed);
         found.kept = found.kept.saturating_add(decision.kept);
         found.kept_most = found.kept_most.max(decision.kept);
-        found.spares |= view.fits(plan.batch, plan.min_order);
         for area in areas.filter(|area| area.exceeds(plan.low)) {
             let spare = area.up_to(zone.spare);
             let due = spare.reaches(plan.high);
@@ -581,7 +578,7 @@ where
                 Watch::Futile => Watch::Futile,
                 _ if idle && due => Watch::Deferred,
                 // Each free would find the same.
-                _ if idle && (found.reached || !found.spares) => Watch::Futile,
+                _ if idle && found.reached => Watch::Futile,
                 _ => Watch::Armed,
             };
             if self.watch == Watch::Deferred || (!idle && !all) {

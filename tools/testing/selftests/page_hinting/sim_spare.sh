@@ -139,30 +139,9 @@ test_all_is_hinted_again() {
 	sim_answer_all && set_knob min_order 9 && wait_settled && sim_nothing_corrupted && counts_agree
 }
 
-# Allocations still find enough above the minimum, two thirds of the memory; the high
-# watermark of each zone is half above it, and more than is free.
-test_no_wake_up_where_nothing_is_spare() {
-	local i=0 wakes managed ret=0
-
-	managed=$(awk '/^ *managed/ { n += $2 } END { print n * 4 }' /proc/zoneinfo)
-	sim_answer_all && set_knob min_order 10 && wait_settled && set_min_free $((managed * 66 / 100)) &&
-	sim_blocks 8 movable && sleep 3 && trace_nothing &&
-	trace_event page_hinting/page_hinting_wake 1 || ret=$?
-	while [ $ret -eq 0 ] && [ $i -lt 50 ]; do
-		sim_blocks 1 movable || ret=$?
-		i=$((i + 1))
-	done
-	set_min_free "$min_free" && [ $ret -eq 0 ] || return
-	wakes=$(grep -c ' page_hinting_wake: ' $TRACING/trace)
-	trace_nothing || return
-	# Once for each look, every two seconds.
-	[ "$wakes" -le 25 ] || fail "$i blocks freed woke the thread $wakes times"
-}
-
 run_tests \
 	test_the_lowmem_reserve \
 	test_reserves_and_cma_are_not_spare \
 	test_the_same_zone_with_more \
 	test_the_high_watermark \
-	test_no_wake_up_where_nothing_is_spare \
 	test_all_is_hinted_again
