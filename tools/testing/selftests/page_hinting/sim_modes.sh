@@ -112,35 +112,6 @@ test_error_that_looks_like_patience() {
 	sim_set mode now && hints_all
 }
 
-# Pages of a memory section on x86.
-SECTION=32768
-
-# The blocks on both sides of the end of the section.
-both_are_held() {
-	[ "$(awk -v a=$((end - BLOCK)) -v b=$((end + BLOCK)) \
-		'$1 >= a && $1 < b { n += $2 } END { print n + 0 }' $SIM/held)" -eq $((2 * BLOCK)) ]
-}
-
-# A host may look only where a range begins: none is of two sections.
-test_ranges_end_with_their_section() {
-	local end=0 crossing
-
-	load_with_sim mode=now && limit_pcp_lists && set_knob min_order 10 && wait_settled &&
-	set_knob enabled 0 && wait_for "status off" status_is off || return
-	while :; do
-		end=$((end + SECTION))
-		[ $end -lt $((SECTION * 64)) ] || fail "no end of a section is free" || return
-		count_flags $((end - BLOCK)) $((2 * BLOCK)) || return
-		[ "$buddy" -ne $((2 * BLOCK)) ] || in_cma $((end - BLOCK)) $((2 * BLOCK)) || break
-	done
-	# Used and freed, they are all that is not hinted.
-	expect "allocating them" "$(sim_contig $((end - BLOCK)) $((2 * BLOCK)))" ok &&
-	sim_set mode never && set_knob enabled 1 &&
-	wait_for "both blocks with the host" both_are_held || return
-	crossing=$(awk -v s=$SECTION 'int($1 / s) != int(($1 + $2 - 1) / s) { n++ } END { print n + 0 }' $SIM/held)
-	sim_answer_all && expect "ranges of two sections" "$crossing" 0
-}
-
 # An error now and then, while memory is used and freed.
 test_errors_in_between() {
 	local i=0 errors
@@ -183,7 +154,6 @@ run_tests \
 	test_late \
 	test_out_of_order \
 	test_no_more_than_the_queue_holds \
-	test_ranges_end_with_their_section \
 	test_twice_and_bogus \
 	test_error \
 	test_recovery_after_error \
