@@ -52,8 +52,9 @@ pub(crate) struct Engine {
     started: Instant<Monotonic>,
     /// Until when nothing is to go out, in milliseconds since `started`.
     held_ms: Atomic<u64>,
-    /// Somebody has waited for the host in vain, and nothing has come back since.
-    silent: Atomic<bool>,
+    /// 1 if somebody has waited for the host in vain, and nothing has come back since; else 0, as
+    /// the kernel crate of 6.18 has no atomic `bool`.
+    silent: Atomic<u32>,
     /// The most that was out at a time, in pages.
     peak: Atomic<u64>,
 }
@@ -104,7 +105,7 @@ impl Engine {
             flights <- new_mutex!([const { None }; REQUESTS]),
             started: Instant::now(),
             held_ms: Atomic::new(0),
-            silent: Atomic::new(false),
+            silent: Atomic::new(0u32),
             // What the module before this one has left with the host.
             peak: Atomic::new(zone::isolated()),
         })
@@ -161,7 +162,7 @@ impl Engine {
         drop(flights);
         // Else the module before this one has left it with the host.
         if let Some(flight) = flight {
-            self.silent.store(false, Relaxed);
+            self.silent.store(0u32, Relaxed);
             if reaped.acked() {
                 let latency_ns = flight.age_ns();
 
@@ -217,8 +218,8 @@ impl Engine {
             if freed == before {
                 return freed;
             }
-            if self.silent.load(Relaxed) || self.now_ms() >= end_ms {
-                self.silent.store(freed == 0, Relaxed);
+            if self.silent.load(Relaxed) != 0 || self.now_ms() >= end_ms {
+                self.silent.store(u32::from(freed == 0), Relaxed);
                 return freed;
             }
         }
