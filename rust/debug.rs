@@ -22,7 +22,8 @@ use crate::{
 
 /// The directory `page_hinting` of debugfs.
 ///
-/// Dropping it removes the directory and waits for readers.
+/// Dropping it removes the directory and waits for reads under way. A file that is still open then
+/// must not be closed later: the kernel crate does not let it pin the module.
 pub(crate) struct Files {
     _zones: Pin<KBox<File<()>>>,
     _dir: Dir,

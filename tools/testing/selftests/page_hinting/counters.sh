@@ -26,6 +26,26 @@ test_reused() {
 	memhog -t 512 && memhog -T 64 && wait_settled && counts_agree
 }
 
+# Leaves free blocks of one order, with no compaction before it is asked for.
+begin_fragment() { # ORDER MIB
+	fifo=/tmp/counters.$$
+	rm -f "$fifo" "$fifo.out"
+	mkfifo $fifo || fail "mkfifo" || return
+	echo 0 > /proc/sys/vm/compaction_proactiveness
+	"$DIR/fragment" "$1" "$2" < $fifo > $fifo.out &
+	background=$!
+	exec 5> $fifo
+	wait_for "fragment $1 $2" test -s $fifo.out
+}
+
+end_fragment() {
+	exec 5>&-
+	wait "$background"
+	background=
+	echo 20 > /proc/sys/vm/compaction_proactiveness
+	rm -f "$fifo" "$fifo.out"
+}
+
 moved() {
 	awk '/^pgmigrate_success / { print $2 }' /proc/vmstat
 }
@@ -33,26 +53,15 @@ moved() {
 # Where compaction moves pages to is Offline memory here: that counts as used again,
 # page by page, and has no tag any more.
 test_compacted() {
-	local fifo=/tmp/counters.$$ before reused ret=0
+	local before reused ret=0
 
-	rm -f $fifo $fifo.out
-	mkfifo $fifo || fail "mkfifo" || return
-	# Or the kernel moves them before anybody looks.
-	echo 0 > /proc/sys/vm/compaction_proactiveness
-	"$DIR/fragment" 8 128 < $fifo > $fifo.out &
-	background=$!
-	exec 5> $fifo
-	wait_for "fragment 8 128" test -s $fifo.out && wait_settled && set_knob enabled 0 || ret=$?
+	begin_fragment 8 128 && wait_settled && set_knob enabled 0 || ret=$?
 	before=$(moved)
 	reused=$(get stats/offline_used_kb)
 	echo 1 > /proc/sys/vm/compact_memory
 	before=$((($(moved) - before) * 4))
 	reused=$(($(get stats/offline_used_kb) - reused))
-	exec 5>&-
-	wait "$background"
-	background=
-	echo 20 > /proc/sys/vm/compaction_proactiveness
-	rm -f $fifo $fifo.out
+	end_fragment
 	[ $ret -eq 0 ] && counts_agree && lists_agree || return
 	[ $before -ge 8192 ] || fail "compaction moved $before KiB only" || return
 	[ $reused -ge $((before / 2)) ] ||
@@ -71,15 +80,9 @@ compactions() { # COUNTER
 
 # All that is free is tagged: compaction's fast search finds it there, and not its slow scan.
 test_compaction_finds_tagged_memory() {
-	local fifo=/tmp/counters.$$ event success scanned fast slow ret=0
+	local event success scanned fast slow ret=0
 
-	rm -f $fifo $fifo.out
-	mkfifo $fifo || fail "mkfifo" || return
-	echo 0 > /proc/sys/vm/compaction_proactiveness
-	"$DIR/fragment" 8 256 < $fifo > $fifo.out &
-	background=$!
-	exec 5> $fifo
-	wait_for "fragment 8 256" test -s $fifo.out && set_knob min_order 0 && wait_settled &&
+	begin_fragment 8 256 && set_knob min_order 0 && wait_settled &&
 	set_knob enabled 0 && trace_nothing || ret=$?
 	for event in fast_isolate_freepages isolate_freepages; do
 		trace_event compaction/mm_compaction_$event 1 || ret=$?
@@ -93,11 +96,7 @@ test_compaction_finds_tagged_memory() {
 	fast=$(compaction_took fast_isolate_freepages)
 	slow=$(compaction_took isolate_freepages)
 	echo 0 > /proc/sys/vm/nr_hugepages
-	exec 5>&-
-	wait "$background"
-	background=
-	echo 20 > /proc/sys/vm/compaction_proactiveness
-	rm -f $fifo $fifo.out
+	end_fragment
 	[ $ret -eq 0 ] && trace_nothing || return
 	ktap_print_msg "compaction: $success successes, $scanned pages scanned, $fast taken fast, $slow by the scan"
 	[ "$success" -gt 0 ] && [ $((fast + slow)) -ge 256 ] || fail "compaction made no block" || return
