@@ -315,6 +315,14 @@ lab() {
 		${JOBS:+--jobs "$JOBS"} "${@:5}"
 }
 
+# Builds a kernel beside the next one: Rust's crates wait for one another, and CPUs would idle.
+# have() waits for it, and says what came of it.
+build_beside() {
+	scripts/build-kernel.sh "$1" </dev/null >/dev/null &
+	# shellcheck disable=SC2016 # at exit
+	at_exit 'kill $(jobs -pr) 2>/dev/null'
+}
+
 check_debug() {
 	have debug || return 0
 	lab "every scenario in the debug guest" debug every 600
@@ -322,6 +330,7 @@ check_debug() {
 
 check_guests() {
 	local debug base
+	build_beside base
 	have debug || return 0
 	have base || return 0
 	have release || return 0
