@@ -5,9 +5,9 @@
 #
 # Builds the documents with Sphinx, into out/docs/html, and fails at a warning; and
 # at a path in Documentation/ that a document names and that is not there; and if the
-# series' cover letter lists other patches than there are. With the source of a
-# kernel, the ABI document is among them, as the kernel's own script makes it: without,
-# it is left out, which is said.
+# cover letter of a series, for any kernel, lists other patches than there are. With the
+# source of a kernel, the ABI document is among them, as the kernel's own script makes
+# it: without, it is left out, which is said.
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -47,9 +47,12 @@ for file in "${rst[@]}"; do
 	done < <(grep -oE '\bDocumentation/[a-zA-Z0-9_./-]*[a-zA-Z0-9_]' "$file" | sort -u)
 done
 
-# subjects DIR: those of its patches, one a line.
+# subjects DIR...: those of their patches, one a line.
 subjects() {
-	compgen -G "$1/*.patch" | sort | while read -r patch; do
+	local dir
+	for dir; do
+		compgen -G "$dir/*.patch" | sort || true
+	done | while read -r patch; do
 		sed -nE '/^Subject: /,/^[^ ]*$/{/^Subject: /{s/^Subject: \[PATCH [0-9/]+\] //;p};/^ /p}' "$patch" | tr -d '\n'
 		echo
 	done
@@ -61,11 +64,18 @@ listed() {
 		awk '/^  / { sub(/^ +/, ""); text = text " " $0; next } NR > 1 { print text } { text = $0 } END { print text }'
 }
 
-for dir in "$patches" "$patches/fixes"; do
-	diff <(subjects "$dir") <(listed "$dir") >&2 || {
-		say "${dir#"$root"/}/cover-letter does not list the patches that there are"
-		wrong=1
-	}
+# The patches of a directory without a cover letter are listed in the next one's.
+for release in "$root"/patches/*; do
+	dirs=()
+	for dir in "$release/backports" "$release/fixes" "$release"; do
+		dirs+=("$dir")
+		[ -f "$dir/cover-letter" ] || [ "$dir" = "$release" ] || continue
+		diff <(subjects "${dirs[@]}") <(listed "$dir") >&2 || {
+			say "${dir#"$root"/}/cover-letter does not list the patches that there are"
+			wrong=1
+		}
+		dirs=()
+	done
 done
 
 # The kernel's script fails at nothing, but complains.
