@@ -27,7 +27,7 @@ trace_hinting() { # 0 or 1
 
 # With hinting switched off before and after, so that all of it is in the trace.
 test_events_are_what_is_counted() {
-	local requests acks hinted stalls
+	local requests acks hinted stalls wakeups
 
 	load_with_sim mode=now && wait_settled && set_knob enabled 0 &&
 	wait_for "status off" status_is off && wait_for "isolated_kb of 0" stat_is isolated_kb 0 &&
@@ -37,6 +37,7 @@ test_events_are_what_is_counted() {
 	requests=$(get stats/requests)
 	acks=$(get stats/acks)
 	hinted=$(get stats/hinted_kb)
+	wakeups=$(get stats/wakeups)
 	set_knob enabled 1 && memhog -t $MIB &&
 	wait_for "hinted_kb of $((hinted + MIB * 512))" stat_at_least hinted_kb $((hinted + MIB * 512)) &&
 	wait_settled && set_knob enabled 0 && wait_for "status off" status_is off &&
@@ -44,7 +45,10 @@ test_events_are_what_is_counted() {
 	requests=$(($(get stats/requests) - requests))
 	acks=$(($(get stats/acks) - acks))
 	hinted=$((($(get stats/hinted_kb) - hinted) / 4))
+	wakeups=$(($(get stats/wakeups) - wakeups))
 	[ "$(events wake)" -gt 0 ] || fail "no event of a wake-up" || return
+	[ "$wakeups" -gt 0 ] && [ "$wakeups" -le "$requests" ] ||
+		fail "$wakeups wake-ups are counted, with $requests requests" || return
 	expect "events of a submission" "$(events submit ' err=0')" "$requests" &&
 	expect "events of an acknowledgment" "$(events ack)" "$acks" &&
 	expect "pages taken" "$(pages take)" "$hinted" &&
