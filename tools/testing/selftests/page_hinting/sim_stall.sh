@@ -94,7 +94,12 @@ test_hinting_resumes_by_itself() {
 		fail "$(get stats/stalls) stalls, there were $stalls"
 }
 
-# An answer after seconds: a stall that ends without anybody's doing.
+warnings() {
+	kernel_log | grep -c 'the host does not answer'
+}
+
+# An answer after seconds: a stall that ends without anybody's doing. The log has a warning of
+# the first stall since insmod, and of no other.
 test_late_by_seconds() {
 	local want before
 
@@ -107,6 +112,7 @@ test_late_by_seconds() {
 	sim_counts_agree || return
 	[ "$(get stats/stalls)" -gt "$before" ] ||
 		fail "$(get stats/stalls) stalls, there were $before" || return
+	expect "the number of warnings" "$(warnings)" 1 || return
 	[ "$(get stats/ack_us_max)" -ge 4000000 ] ||
 		fail "ack_us_max is $(get stats/ack_us_max), with a delay of 4 s"
 }
