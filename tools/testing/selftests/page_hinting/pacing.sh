@@ -113,8 +113,14 @@ test_a_new_hold_begins_afresh() {
 	settle $LONG_MS && keep && set_knob hold_ms $((LONG_MS - 1)) && is_hinted_soon
 }
 
+# Levels have the same size with 4 KiB and with 8: then nothing but the knob ends what is kept.
 test_a_new_granule_begins_afresh() {
-	settle $LONG_MS && keep && set_knob host_granule_kb 4 && is_hinted_soon
+	settle $LONG_MS && keep && set_knob host_granule_kb 4 && is_hinted_soon &&
+	keep && set_knob host_granule_kb 8 && is_hinted_soon
+}
+
+test_a_new_min_order_begins_afresh() {
+	settle $LONG_MS && keep && set_knob min_order 8 && is_hinted_soon
 }
 
 test_enabled_begins_afresh() {
@@ -171,6 +177,7 @@ run_tests \
 	test_hold_0_keeps_nothing \
 	test_a_new_hold_begins_afresh \
 	test_a_new_granule_begins_afresh \
+	test_a_new_min_order_begins_afresh \
 	test_enabled_begins_afresh \
 	test_a_bad_hold_changes_nothing \
 	test_flush_is_not_paced \
