@@ -3,7 +3,8 @@
 # shellcheck shell=dash source-path=SCRIPTDIR
 # The balloon driver as its host sees it: numbers on both sides agree, several
 # requests are with the host at a time, blocks side by side go as one, a request
-# costs one kick, and what the host has is touched by nobody.
+# costs one kick and no interrupt while the thread works, and what the host has is
+# touched by nobody.
 
 . "$(dirname "$0")/lib.sh"
 
@@ -28,6 +29,11 @@ test_a_kick_per_request() {
 
 kicks_are_requests() {
 	[ "$(host_has notifies)" -eq "$(host_has requests)" ]
+}
+
+# The thread reaps before it submits: what is answered before it sleeps interrupts nobody.
+test_no_interrupt_while_it_works() {
+	expect "kicks with the driver's interrupts on" "$(host_has armed)" 0
 }
 
 # The thread sleeps until a late host answers, and asks to be told of it.
@@ -141,6 +147,7 @@ run_tests \
 	test_driver_binds \
 	test_numbers_agree \
 	test_a_kick_per_request \
+	test_no_interrupt_while_it_works \
 	test_a_late_answer_interrupts \
 	test_adjacent_blocks_share_a_descriptor \
 	test_several_requests_in_flight \

@@ -70,12 +70,13 @@ static const char * const mode_names[] = {
 };
 
 enum sim_stat {
-	NOTIFIES, REQUESTS, RANGES, PAGES, AGAIN, ANSWERED, FORGOTTEN, IN_FLIGHT, PEAK,
+	NOTIFIES, ARMED, REQUESTS, RANGES, PAGES, AGAIN, ANSWERED, FORGOTTEN, IN_FLIGHT, PEAK,
 	INTERRUPTS, RESETS, FREEZES, RESTORES, HAD, OUTLIVED, FAULTS, NR_STATS
 };
 
 static const char * const stat_names[] = {
 	[NOTIFIES]   = "notifies",	/* kicks of the reporting queue */
+	[ARMED]      = "armed",		/* of these, with the driver's interrupts on */
 	[REQUESTS]   = "requests",	/* chains of it that the host took */
 	[RANGES]     = "ranges",	/* descriptors of these */
 	[PAGES]      = "pages",		/* and what they cover */
@@ -517,11 +518,17 @@ static int host_fn(void *data)
 static bool sim_notify(struct virtqueue *vq)
 {
 	struct host *host = to_host(vq->vdev);
+	struct vring *vring = &host->queues[vq->index].vring;
 
 	if (!(READ_ONCE(host->status) & VIRTIO_CONFIG_S_DRIVER_OK))
 		fault(host, "queue %u was kicked before DRIVER_OK", vq->index);
-	if (vq->index == REPORTING)
+	if (vq->index == REPORTING) {
 		stat_add(host, NOTIFIES, 1);
+		/* With VIRTIO_RING_F_EVENT_IDX the flags do not tell. */
+		if (!(virtio16_to_cpu(vq->vdev, READ_ONCE(vring->avail->flags)) &
+		      VRING_AVAIL_F_NO_INTERRUPT))
+			stat_add(host, ARMED, 1);
+	}
 	kick_host();
 	return true;
 }
