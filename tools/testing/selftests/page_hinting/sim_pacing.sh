@@ -38,6 +38,20 @@ test_all_is_hinted_after_a_loop() {
 	[ "$took" -le $MOST_S ] || fail "memory was kept for $took s"
 }
 
+# The thread looks before and after memory is used, so that only the lows tell of the use. The
+# second cycle uses twice as much: what the first used recurs, and no more is kept.
+test_a_cycle_between_two_looks_is_kept() {
+	local want
+
+	quarter_mib && settle 60000 && set_knob high_watermark_kb $((mib * 512)) && set_knob flush 1 || return
+	want=$(($(get stats/hinted_kb) + mib * 512))
+	sim_blocks $((mib / 4)) movable && wait_for "hinted_kb of $want" stat_at_least hinted_kb $want &&
+	wait_settled && sim_blocks $((mib / 2)) movable &&
+	wait_for "the memory of a cycle to be kept" keeps "$mib" || return
+	[ "$(get stats/kept_kb)" -le $((mib * 1536)) ] ||
+		fail "$(get stats/kept_kb) KiB are kept after a cycle of $mib MiB and one of twice as much"
+}
+
 # Twice as much. Unmovable memory is of pageblocks of its own.
 use_unmovable() {
 	sim_blocks $((mib / 2)) unmovable
@@ -61,4 +75,5 @@ test_a_bypass_holds_the_zone() {
 
 run_tests \
 	test_all_is_hinted_after_a_loop \
+	test_a_cycle_between_two_looks_is_kept \
 	test_a_bypass_holds_the_zone
