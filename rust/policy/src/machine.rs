@@ -197,6 +197,9 @@ struct Found {
     /// Pages that are kept: in all zones, and the most in one.
     kept: u64,
     kept_most: u64,
+    /// A zone can spare a block, and an area reaches the watermark, whatever its zone can spare.
+    spares: bool,
+    full: bool,
     /// An area that its zone can spare a block of reaches the watermark, kept or not.
     reached: bool,
     /// An area that may be taken from does; with blocks of the largest order alone.
@@ -358,6 +361,7 @@ where
         self.asks = input.asks;
         self.asked_ns = input.now_ns.saturating_add(ms(policy::ASKED_MS));
         self.look_ns = input.now_ns;
+        self.watch = Watch::Armed;
         if input.now_ns >= self.rehint_ns {
             self.rehint_ns = input.now_ns.saturating_add(ms(policy::REHINT_MS));
             self.news = [Some(Action::Forget), None];
@@ -527,6 +531,8 @@ where
             return;
         };
         let areas = view.areas(plan.min_order);
+        let mut unhinted = areas.clone().filter(|area| area.exceeds(plan.low));
+        let full = unhinted.any(|area| area.reaches(plan.high));
         let areas = areas.filter(|area| view.fits(plan.batch, area.order));
         let backlog = areas.clone().map(Unhinted::pages);
         let backlog = backlog.fold(0, u64::saturating_add);
@@ -541,6 +547,8 @@ where
         found.managed = found.managed.saturating_add(view.managed);
         found.kept = found.kept.saturating_add(decision.kept);
         found.kept_most = found.kept_most.max(decision.kept);
+        found.spares |= view.fits(plan.batch, plan.min_order);
+        found.full |= full;
         for area in areas.filter(|area| area.exceeds(plan.low)) {
             let spare = area.up_to(zone.spare);
             let due = spare.reaches(plan.high);
@@ -578,7 +586,7 @@ where
                 Watch::Futile => Watch::Futile,
                 _ if idle && due => Watch::Deferred,
                 // Each free would find the same.
-                _ if idle && found.reached => Watch::Futile,
+                _ if idle && (found.reached || (found.full && !found.spares)) => Watch::Futile,
                 _ => Watch::Armed,
             };
             if self.watch == Watch::Deferred || (!idle && !all) {
@@ -719,7 +727,12 @@ where
         } else {
             most_ms
         };
+        let rest_ns = match self.watch {
+            Watch::Futile => self.looked_ns.saturating_add(ms(policy::TRICKLE_MS)),
+            _ => NEVER,
+        };
         let at_ns = self.follow_up_ns.min(self.soon_ns).min(self.look_ns);
+        let at_ns = at_ns.min(rest_ns);
         let left_ms = at_ns.saturating_sub(input.now_ns).div_ceil(NS_PER_MS);
         let left_ms = u32::try_from(left_ms).unwrap_or(u32::MAX).max(1);
         Some(Action::Sleep {

@@ -24,6 +24,8 @@ struct Guest {
     unhinted_low: u64,
     offline_used: u64,
     in_flight: u64,
+    /// What the zone cannot spare.
+    reserve: u64,
     /// Blocks of order 10 in a second zone, which can spare none.
     spared: usize,
     /// The watermark, and whether it wakes the thread.
@@ -58,6 +60,7 @@ impl Guest {
             unhinted_low: 0,
             offline_used: 0,
             in_flight: 0,
+            reserve: 1000,
             spared: 0,
             watermark: Wake::Never,
             armed: false,
@@ -107,7 +110,7 @@ impl Guest {
 
     fn look(&mut self, share: Option<(u32, u64)>) -> u64 {
         let view = ZoneView {
-            spare: (self.backlog() + self.offline).saturating_sub(1000),
+            spare: (self.backlog() + self.offline).saturating_sub(self.reserve),
             managed: MANAGED,
             isolated: self.in_flight,
             largest_block: 1024,
@@ -270,6 +273,10 @@ fn is_request(action: &Action) -> bool {
     *action == Action::Request
 }
 
+fn is_rearm(action: &Action) -> bool {
+    *action == Action::Rearm
+}
+
 fn is_look(action: &Action) -> bool {
     *action == Action::Look
 }
@@ -283,6 +290,58 @@ fn a_zone_that_can_spare_nothing_does_not_keep_the_watermark_from_waking() {
     assert!(guest.armed);
     guest.free(64 * MIB, 10);
     assert_eq!(guest.backlog(), 0, "hinted at once, not at the next look");
+}
+
+#[test]
+fn what_is_freed_does_not_wake_the_thread_if_no_zone_can_spare_it() {
+    let mut guest = Guest::at_rest();
+    guest.reserve = u64::MAX;
+    guest.allocate(256 * MIB);
+    let since = guest.input.now_ns;
+
+    for _ in 0..100 {
+        guest.free(2 * MIB, 9);
+        guest.pass(10);
+    }
+    assert!(guest.times(since, is_rearm).len() <= 2);
+    guest.reserve = 1000;
+    guest.pass(3200);
+    assert_eq!(guest.backlog(), 0);
+}
+
+#[test]
+fn much_is_hinted_at_once_after_a_zone_could_spare_nothing() {
+    let mut guest = Guest::at_rest();
+    guest.reserve = u64::MAX;
+    guest.allocate(256 * MIB);
+    guest.pass(5000);
+    guest.reserve = 1000;
+    guest.free(256 * MIB, 10);
+    assert_eq!(guest.backlog(), 0, "hinted at once, not at the next look");
+}
+
+#[test]
+fn what_is_futile_is_looked_at_within_two_seconds_whatever_woke_the_thread() {
+    let mut guest = Guest::at_rest();
+    guest.reserve = u64::MAX;
+    guest.free(32 * MIB, 10);
+    guest.pass(1900);
+    guest.set(Knob::FlushTimeoutMs, 5000);
+    guest.reserve = 1000;
+    guest.pass(200);
+    assert_eq!(guest.backlog(), 0);
+}
+
+#[test]
+fn the_hosts_word_ends_what_is_futile() {
+    let mut guest = Guest::at_rest();
+    guest.reserve = u64::MAX;
+    guest.free(32 * MIB, 10);
+    guest.pass(100);
+    guest.reserve = 1000;
+    guest.input.asks += 1;
+    guest.run();
+    assert_eq!(guest.backlog(), 0);
 }
 
 #[test]
