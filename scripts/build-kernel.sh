@@ -99,7 +99,7 @@ configure() {
 # The three of a variant that were used last stay, and those in use.
 prune() {
 	local old
-	rm -rf "$cache/kernel/"*.old
+	rm -rf "$cache/kernel/"*.old || true # another build may do so too
 	compgen -G "$cache/kernel/$tag$variant-????????????????" | xargs -r -d '\n' ls -dt | tail -n +4 | while read -r old; do
 		(
 			exec 8>"$cache/lock/$(basename "$old")"

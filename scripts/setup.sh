@@ -156,7 +156,7 @@ if ! version_ge "$(tool_version bindgen --version)" "$bindgen_min"; then
 	if ! version_ge "$(tool_version bindgen --version)" "$bindgen_min"; then
 		need_space "$cache" 600 "building bindgen"
 		say "building bindgen $bindgen_pinned"
-		# It runs for seconds in each kernel build: optimizing it costs more.
+		# bindgen runs for seconds in each kernel build: optimizing it takes longer than it saves.
 		CARGO_PROFILE_RELEASE_OPT_LEVEL=1 progress "$cache/bindgen.log" '^ *(Downloaded|Compiling)' bindgen \
 			cargo install bindgen-cli --version "$bindgen_pinned" --locked --root "$cache/tools" || {
 			tail -n 20 "$cache/bindgen.log" >&2

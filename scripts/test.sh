@@ -316,11 +316,15 @@ lab() {
 }
 
 # Builds a kernel beside the next one: Rust's crates wait for one another, and CPUs would idle.
-# have() waits for it, and says what came of it.
+# have() waits for the build's lock, and reports a failure.
 build_beside() {
+	[ "$jobs" -gt 1 ] || return 0
+	set -m
 	scripts/build-kernel.sh "$1" </dev/null >/dev/null &
+	beside=$!
+	set +m
 	# shellcheck disable=SC2016 # at exit
-	at_exit 'kill $(jobs -pr) 2>/dev/null'
+	at_exit 'jobs -pr | grep -qx "$beside" && kill -- "-$beside" && wait "$beside"'
 }
 
 check_debug() {
