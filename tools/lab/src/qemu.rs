@@ -112,7 +112,8 @@ pub enum Threads {
 impl Threads {
     /// Up to QEMU 8.0, threads may execute code of a guest after it was patched, and
     /// the guest dies with "Oops: int3". Each load and unload of the module patches
-    /// its static key: harmless once, but not some hundred times under load.
+    /// its static key: harmless once, but not some hundred times under load. Later versions
+    /// do so rarely; tests then run once more.
     fn choose(version: (u32, u32), patches_code: bool) -> Self {
         const FIXED: (u32, u32) = (8, 1);
         if patches_code && version < FIXED {

@@ -26,7 +26,7 @@ pub struct Counts {
     skipped: usize,
     /// Points that failed as expected, by the issue that is to mend them.
     expected: BTreeMap<u32, usize>,
-    /// Tests that ran once more because QEMU failed an assertion of its own.
+    /// Tests that ran once more because QEMU failed.
     repeated: usize,
 }
 
@@ -122,10 +122,7 @@ impl Counts {
             text += &format!("# {} expected skips\n", self.skipped);
         }
         if self.repeated != 0 {
-            text += &format!(
-                "# {} tests run once more, as QEMU failed an assertion of its own\n",
-                self.repeated
-            );
+            text += &format!("# {} tests run once more, as QEMU failed\n", self.repeated);
         }
         text + &format!(
             "{} passed, {} failed, {} skipped\n",
