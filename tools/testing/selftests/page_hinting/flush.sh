@@ -36,7 +36,7 @@ test_flush_hints_all() {
 	set_knob flush 1 && nothing_is_left
 }
 
-# Without a limit the CPUs keep huge pages. Each flush drains them: two in a row do.
+# Without a limit the CPUs keep huge pages. Each flush drains them: two in a row must.
 test_flush_drains_the_cpus() {
 	local try huge drained=0
 

@@ -171,6 +171,7 @@ test_a_cycle_on_either_node() {
 }
 
 run_tests \
+	test_a_cycle_on_either_node \
 	test_a_burst_that_refaults_is_hinted_at_once \
 	test_a_faster_cycle_is_kept \
 	test_a_slower_cycle_is_hinted_each_time \
@@ -181,5 +182,4 @@ run_tests \
 	test_enabled_begins_afresh \
 	test_a_bad_hold_changes_nothing \
 	test_flush_is_not_paced \
-	test_the_host_asks \
-	test_a_cycle_on_either_node
+	test_the_host_asks

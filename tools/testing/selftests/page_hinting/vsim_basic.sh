@@ -31,7 +31,7 @@ kicks_are_requests() {
 	[ "$(host_has notifies)" -eq "$(host_has requests)" ]
 }
 
-# The thread reaps before it submits: what is answered before it sleeps interrupts nobody.
+# The thread reaps before it submits: an answer that comes before it sleeps is no interrupt.
 test_no_interrupt_while_it_works() {
 	expect "kicks with the driver's interrupts on" "$(host_has armed)" 0
 }
