@@ -39,11 +39,11 @@ help: ## Show this
 	@echo '                    $${XDG_CACHE_HOME:-~/.cache}/page_hinting'
 
 .PHONY: demo
-demo: ## Boot a guest, free 2 GiB in it, and watch the host get them back
+demo: ## Boot a guest, free 2 GiB in it, and watch the host get them back: a minute; 11 the first time
 	@scripts/guest.sh demo $(ARGS)
 
 .PHONY: test
-test: ## Run every test there is
+test: ## Run every test there is: 20 minutes on two CPUs; 50 the first time
 	@T='$(T)' VARIANT='$(VARIANT)' JOBS='$(JOBS)' scripts/test.sh $(ARGS)
 
 .PHONY: soak
