@@ -173,8 +173,8 @@ test_a_cycle_on_either_node() {
 run_tests \
 	test_a_cycle_on_either_node \
 	test_a_burst_that_refaults_is_hinted_at_once \
-	test_a_faster_cycle_is_kept \
 	test_a_slower_cycle_is_hinted_each_time \
+	test_a_faster_cycle_is_kept \
 	test_hold_0_keeps_nothing \
 	test_a_new_hold_begins_afresh \
 	test_a_new_granule_begins_afresh \
