@@ -197,8 +197,9 @@ struct Found {
     /// Pages that are kept: in all zones, and the most in one.
     kept: u64,
     kept_most: u64,
-    /// A zone can spare a block, and an area reaches the watermark, whatever its zone can spare.
+    /// A zone can spare a block.
     spares: bool,
+    /// An area reaches the watermark, whatever its zone can spare.
     full: bool,
     /// An area that its zone can spare a block of reaches the watermark, kept or not.
     reached: bool,
@@ -731,8 +732,11 @@ where
             Watch::Futile => self.looked_ns.saturating_add(ms(policy::TRICKLE_MS)),
             _ => NEVER,
         };
-        let at_ns = self.follow_up_ns.min(self.soon_ns).min(self.look_ns);
-        let at_ns = at_ns.min(rest_ns);
+        let at_ns = self
+            .follow_up_ns
+            .min(self.soon_ns)
+            .min(self.look_ns)
+            .min(rest_ns);
         let left_ms = at_ns.saturating_sub(input.now_ns).div_ceil(NS_PER_MS);
         let left_ms = u32::try_from(left_ms).unwrap_or(u32::MAX).max(1);
         Some(Action::Sleep {

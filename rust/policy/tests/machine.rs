@@ -235,6 +235,14 @@ impl Guest {
         guest
     }
 
+    /// The same, but the zone can spare nothing now.
+    fn sparing_nothing() -> Self {
+        Self {
+            reserve: u64::MAX,
+            ..Self::at_rest()
+        }
+    }
+
     fn set(&mut self, knob: Knob, value: u64) {
         self.input.knobs = self.input.knobs.with(knob, value).unwrap();
         self.run();
@@ -294,8 +302,7 @@ fn a_zone_that_can_spare_nothing_does_not_keep_the_watermark_from_waking() {
 
 #[test]
 fn what_is_freed_does_not_wake_the_thread_if_no_zone_can_spare_it() {
-    let mut guest = Guest::at_rest();
-    guest.reserve = u64::MAX;
+    let mut guest = Guest::sparing_nothing();
     guest.allocate(256 * MIB);
     let since = guest.input.now_ns;
 
@@ -305,14 +312,13 @@ fn what_is_freed_does_not_wake_the_thread_if_no_zone_can_spare_it() {
     }
     assert!(guest.times(since, is_rearm).len() <= 2);
     guest.reserve = 1000;
-    guest.pass(3200);
+    guest.pass(2000);
     assert_eq!(guest.backlog(), 0);
 }
 
 #[test]
 fn much_is_hinted_at_once_after_a_zone_could_spare_nothing() {
-    let mut guest = Guest::at_rest();
-    guest.reserve = u64::MAX;
+    let mut guest = Guest::sparing_nothing();
     guest.allocate(256 * MIB);
     guest.pass(5000);
     guest.reserve = 1000;
@@ -322,8 +328,7 @@ fn much_is_hinted_at_once_after_a_zone_could_spare_nothing() {
 
 #[test]
 fn what_is_futile_is_looked_at_within_two_seconds_whatever_woke_the_thread() {
-    let mut guest = Guest::at_rest();
-    guest.reserve = u64::MAX;
+    let mut guest = Guest::sparing_nothing();
     guest.free(32 * MIB, 10);
     guest.pass(1900);
     guest.set(Knob::FlushTimeoutMs, 5000);
@@ -334,8 +339,7 @@ fn what_is_futile_is_looked_at_within_two_seconds_whatever_woke_the_thread() {
 
 #[test]
 fn the_hosts_word_ends_what_is_futile() {
-    let mut guest = Guest::at_rest();
-    guest.reserve = u64::MAX;
+    let mut guest = Guest::sparing_nothing();
     guest.free(32 * MIB, 10);
     guest.pass(100);
     guest.reserve = 1000;
