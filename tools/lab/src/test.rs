@@ -316,28 +316,30 @@ impl Runner<'_> {
             }
         }
 
-        if let Some(mut guest) = guest {
-            match self.check_log(&mut guest) {
-                Ok(complaints) if complaints.is_empty() => {
-                    tally.point(&self.name("kernel log"), &Outcome::Pass, &[]);
-                }
-                Ok(complaints) => {
-                    tally.point(&self.name("kernel log"), &Outcome::Fail, &complaints);
-                }
-                Err(error) => {
-                    let error = guest.explain(error);
-                    tally.problem(&self.name("kernel log"), failure(error)?);
-                }
+        guest.map_or(Ok(()), |guest| self.finish(guest, tally))
+    }
+
+    /// Ends a guest that has run its last test.
+    fn finish(&self, mut guest: Guest, tally: &Tally) -> Result<()> {
+        match self.check_log(&mut guest) {
+            Ok(complaints) if complaints.is_empty() => {
+                tally.point(&self.name("kernel log"), &Outcome::Pass, &[]);
             }
-            if self.args.coverage {
-                match guest.port.run("gcov", self.args.timeout()) {
-                    Ok(counts) => fs::write(self.file("gcov"), counts.join("\n") + "\n")?,
-                    Err(error) => tally.problem(&self.name("coverage"), failure(error)?),
-                }
+            Ok(complaints) => {
+                tally.point(&self.name("kernel log"), &Outcome::Fail, &complaints);
             }
-            guest.quit()?;
+            Err(error) => {
+                let error = guest.explain(error);
+                tally.problem(&self.name("kernel log"), failure(error)?);
+            }
         }
-        Ok(())
+        if self.args.coverage {
+            match guest.port.run("gcov", self.args.timeout()) {
+                Ok(counts) => fs::write(self.file("gcov"), counts.join("\n") + "\n")?,
+                Err(error) => tally.problem(&self.name("coverage"), failure(error)?),
+            }
+        }
+        guest.quit()
     }
 
     /// Starts a guest, which goes on booting.
