@@ -1,18 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The table of free areas, in debugfs.
+//!
+//! Not by the kernel crate's debugfs: its files have no owner, so a module may go while one is open,
+//! and closing it calls what is no longer there.
+
+use core::{
+    ffi::c_void,
+    ptr::{
+        addr_of_mut,
+        null,
+        null_mut, //
+    }, //
+};
 
 use kernel::{
-    c_str,
-    debugfs::{
-        Dir,
-        File, //
-    },
+    bindings,
     fmt,
-    prelude::*, //
+    seq_file::SeqFile,
+    seq_print, //
 };
 
 use crate::{
+    ffi,
     pages_to_kb,
     zone::{
         Zone,
@@ -20,66 +30,124 @@ use crate::{
     }, //
 };
 
-/// The directory `page_hinting` of debugfs.
+struct Operations(bindings::file_operations);
+
+// SAFETY: Nobody writes to it, and what its pointers point to is C's, to be used from any thread.
+unsafe impl Sync for Operations {}
+
+static ZONES: Operations = Operations(bindings::file_operations {
+    owner: addr_of_mut!(ffi::__this_module),
+    open: Some(open_raw),
+    read: Some(bindings::seq_read),
+    llseek: Some(bindings::seq_lseek),
+    release: Some(bindings::single_release),
+    ..pin_init::zeroed()
+});
+
+/// The directory `page_hinting` of debugfs, with the file `zones`, which keeps the module while it
+/// is open.
 ///
-/// Dropping it removes the directory and waits for reads under way. A file that is still open then
-/// must not be closed later: the kernel crate does not let it pin the module.
-pub(crate) struct Files {
-    _zones: Pin<KBox<File<()>>>,
-    _dir: Dir,
-}
+/// Dropping it removes the directory.
+///
+/// # Invariants
+///
+/// What the creation of a directory in debugfs has returned, an error also.
+pub(crate) struct Files(*mut bindings::dentry);
+
+// SAFETY: Any thread may remove it.
+unsafe impl Send for Files {}
+
+// SAFETY: It has no methods.
+unsafe impl Sync for Files {}
 
 impl Files {
-    /// Creates the directory. Without debugfs there is none, and no error.
-    pub(crate) fn new() -> Result<Self> {
-        let dir = Dir::new(c_str!("page_hinting"));
-        let zones = KBox::pin_init(
-            dir.read_callback_file(c_str!("zones"), (), &|(), f| zones(f)),
-            GFP_KERNEL,
-        )?;
+    /// Creates the directory. An error is none of the module's.
+    pub(crate) fn new() -> Self {
+        // SAFETY: The names are strings of C, `ZONES` is static, and its functions need no data. An
+        // error is a good parent, of which nothing becomes.
+        unsafe {
+            let dir = bindings::debugfs_create_dir(c"page_hinting".as_ptr().cast(), null_mut());
 
-        Ok(Self {
-            _zones: zones,
-            _dir: dir,
-        })
+            bindings::debugfs_create_file_full(
+                c"zones".as_ptr().cast(),
+                0o400,
+                dir,
+                null_mut(),
+                null(),
+                &ZONES.0,
+            );
+            // INVARIANT: It has.
+            Self(dir)
+        }
     }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        // SAFETY: By the invariant; an error is ignored.
+        unsafe { bindings::debugfs_remove(self.0) };
+    }
+}
+
+/// # Safety
+///
+/// For [`ZONES`] alone.
+unsafe extern "C" fn open_raw(
+    _: *mut bindings::inode,
+    file: *mut bindings::file,
+) -> kernel::ffi::c_int {
+    // SAFETY: By the safety requirement it is a file that is being opened.
+    unsafe { bindings::single_open(file, Some(show_raw), null_mut()) }
+}
+
+/// # Safety
+///
+/// For [`open_raw`] alone.
+unsafe extern "C" fn show_raw(file: *mut bindings::seq_file, _: *mut c_void) -> kernel::ffi::c_int {
+    // SAFETY: By the safety requirement, and `seq_file` holds its mutex meanwhile.
+    seq_print!(unsafe { SeqFile::from_raw(file) }, "{}", Table);
+    0
 }
 
 /// A line for each order of each zone: what is free, and what of it the host knows to be free.
-fn zones(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    writeln!(
-        f,
-        "# node zone order free_blocks unhinted_blocks offline_blocks freed_blocks bound_blocks offline_kb"
-    )?;
-    for zone in Zone::all() {
-        let name = zone.name().to_str().unwrap_or("?");
+struct Table;
 
-        for order in 0..=MAX_PAGE_ORDER {
-            let Some(area) = zone.area(order) else {
-                break;
-            };
-
-            writeln!(
-                f,
-                "{} {} {} {} {} {} {} {} {}",
-                zone.node(),
-                name,
-                order,
-                area.nr_free,
-                area.unhinted(),
-                area.nr_offline,
-                area.nr_freed(),
-                area.nr_bound,
-                pages_to_kb((area.nr_offline as u64) << order)
-            )?;
-        }
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "# node {} zone {}: isolated_kb {}",
-            zone.node(),
-            name,
-            pages_to_kb(zone.isolated())
+            "# node zone order free_blocks unhinted_blocks offline_blocks freed_blocks bound_blocks offline_kb"
         )?;
+        for zone in Zone::all() {
+            let name = zone.name().to_str().unwrap_or("?");
+
+            for order in 0..=MAX_PAGE_ORDER {
+                let Some(area) = zone.area(order) else {
+                    break;
+                };
+
+                writeln!(
+                    f,
+                    "{} {} {} {} {} {} {} {} {}",
+                    zone.node(),
+                    name,
+                    order,
+                    area.nr_free,
+                    area.unhinted(),
+                    area.nr_offline,
+                    area.nr_freed(),
+                    area.nr_bound,
+                    pages_to_kb((area.nr_offline as u64) << order)
+                )?;
+            }
+            writeln!(
+                f,
+                "# node {} zone {}: isolated_kb {}",
+                zone.node(),
+                name,
+                pages_to_kb(zone.isolated())
+            )?;
+        }
+        Ok(())
     }
-    Ok(())
 }

@@ -29,6 +29,7 @@ use policy::{
 
 mod batch;
 mod block;
+#[cfg(CONFIG_DEBUG_FS)]
 mod debug;
 mod engine;
 mod ffi;
@@ -170,6 +171,7 @@ fn default_knobs() -> Knobs {
 /// then the thread stops and returns what it has isolated, and the device it owns goes back to page
 /// reporting.
 struct PageHinting {
+    #[cfg(CONFIG_DEBUG_FS)]
     _debug: debug::Files,
     _directory: knobs::Directory,
     _notifiers: queue::Notifiers,
@@ -194,7 +196,8 @@ impl kernel::Module for PageHinting {
             }
         );
         Ok(Self {
-            _debug: debug::Files::new()?,
+            #[cfg(CONFIG_DEBUG_FS)]
+            _debug: debug::Files::new(),
             _directory: directory,
             _notifiers: notifiers,
             _thread: thread,

@@ -83,6 +83,23 @@ test_load_twice_is_eexist() {
 	expect "the errno of a second insmod" "$("$DIR/finit_module" "$KO")" EEXIST
 }
 
+# Else the kernel would call what is no longer there when the file is closed.
+test_no_unload_while_zones_is_open() {
+	local columns=
+
+	exec 9< /sys/kernel/debug/page_hinting/zones
+	if rmmod page_hinting 2> /dev/null; then
+		fail "rmmod while zones is open"
+	else
+		read -r columns <&9
+		case $columns in
+		"# node zone order "*) ;;
+		*) fail "zones begins with '$columns'" ;;
+		esac
+	fi
+	exec 9<&-
+}
+
 test_unload() {
 	unload && nothing_left
 }
@@ -105,5 +122,6 @@ run_tests \
 	test_status_word \
 	test_log_line \
 	test_load_twice_is_eexist \
+	test_no_unload_while_zones_is_open \
 	test_unload \
 	test_load_unload_10_times
