@@ -380,6 +380,11 @@ static void check_overlap(struct host *host, struct extent *a)
 	}
 }
 
+static unsigned long section(u64 addr)
+{
+	return pfn_to_section_nr(PHYS_PFN(addr));
+}
+
 static void take_chain(struct host *host, struct queue *q, u16 head)
 {
 	struct virtio_device *vdev = &host->vdev;
@@ -410,6 +415,9 @@ static void take_chain(struct host *host, struct queue *q, u16 head)
 			fault(host, "a descriptor has %#llx+%#x", range->addr, range->len);
 			continue;
 		}
+		/* Its memory may be mapped apart, or be gone. */
+		if (section(range->addr) != section(range->addr + range->len - 1))
+			fault(host, "%#llx+%#x crosses a section", range->addr, range->len);
 		check_overlap(host, range);
 		req->nr_ranges++;
 		stat_add(host, RANGES, 1);
