@@ -2,8 +2,8 @@
 
 //! The table of free areas, in debugfs.
 //!
-//! Not by the kernel crate's debugfs: its files have no owner, so a module may go while one is open,
-//! and closing it calls what is no longer there.
+//! The kernel crate's debugfs sets no owner: rmmod succeeds while a file is open, and closing the
+//! file then crashes.
 
 use core::{
     ffi::c_void,
@@ -32,7 +32,8 @@ use crate::{
 
 struct Operations(bindings::file_operations);
 
-// SAFETY: Nobody writes to it, and what its pointers point to is C's, to be used from any thread.
+// SAFETY: It is never written. The owner and the functions are valid as long as the module is, and
+// may be used from any thread.
 unsafe impl Sync for Operations {}
 
 static ZONES: Operations = Operations(bindings::file_operations {
@@ -51,7 +52,7 @@ static ZONES: Operations = Operations(bindings::file_operations {
 ///
 /// # Invariants
 ///
-/// What the creation of a directory in debugfs has returned, an error also.
+/// What `debugfs_create_dir()` has returned, a directory or an error, and not yet removed.
 pub(crate) struct Files(*mut bindings::dentry);
 
 // SAFETY: Any thread may remove it.
@@ -61,10 +62,11 @@ unsafe impl Send for Files {}
 unsafe impl Sync for Files {}
 
 impl Files {
-    /// Creates the directory. An error is none of the module's.
+    /// Creates the directory. Errors are ignored: the module works without debugfs.
     pub(crate) fn new() -> Self {
-        // SAFETY: The names are strings of C, `ZONES` is static, and its functions need no data. An
-        // error is a good parent, of which nothing becomes.
+        // SAFETY: The names are C strings. `ZONES` is static, its owner keeps the module while the
+        // file is open, and `Drop` removes the file before the module goes. Its functions need no
+        // data. An error as parent creates nothing.
         unsafe {
             let dir = bindings::debugfs_create_dir(c"page_hinting".as_ptr().cast(), null_mut());
 
@@ -76,7 +78,7 @@ impl Files {
                 null(),
                 &ZONES.0,
             );
-            // INVARIANT: It has.
+            // INVARIANT: It is what `debugfs_create_dir()` has returned.
             Self(dir)
         }
     }

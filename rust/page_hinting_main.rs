@@ -49,6 +49,8 @@ mod stats;
 mod sysfs;
 mod thread;
 mod trace;
+// Some of it is for debugfs alone.
+#[cfg_attr(not(CONFIG_DEBUG_FS), allow(dead_code))]
 mod zone;
 
 module! {
@@ -196,6 +198,7 @@ impl kernel::Module for PageHinting {
             }
         );
         Ok(Self {
+            // Last: if init fails after it, an open file does not keep the module.
             #[cfg(CONFIG_DEBUG_FS)]
             _debug: debug::Files::new(),
             _directory: directory,

@@ -85,19 +85,22 @@ test_load_twice_is_eexist() {
 
 # Else the kernel would call what is no longer there when the file is closed.
 test_no_unload_while_zones_is_open() {
-	local columns=
+	local zones=/sys/kernel/debug/page_hinting/zones columns='' ret=0
 
-	exec 9< /sys/kernel/debug/page_hinting/zones
+	[ -r $zones ] || fail "there is no $zones" || return
+	exec 9< $zones
+	expect "the module's users" "$(cat /sys/module/page_hinting/refcnt)" 1 || ret=1
 	if rmmod page_hinting 2> /dev/null; then
-		fail "rmmod while zones is open"
+		fail "rmmod while zones is open" || ret=1
 	else
 		read -r columns <&9
 		case $columns in
 		"# node zone order "*) ;;
-		*) fail "zones begins with '$columns'" ;;
+		*) fail "zones begins with '$columns'" || ret=1 ;;
 		esac
 	fi
 	exec 9<&-
+	return $ret
 }
 
 test_unload() {

@@ -415,7 +415,7 @@ static void take_chain(struct host *host, struct queue *q, u16 head)
 			fault(host, "a descriptor has %#llx+%#x", range->addr, range->len);
 			continue;
 		}
-		/* Its memory may be mapped apart, or be gone. */
+		/* A host may map sections apart, or unplug one. */
 		if (section(range->addr) != section(range->addr + range->len - 1))
 			fault(host, "%#llx+%#x crosses a section", range->addr, range->len);
 		check_overlap(host, range);
