@@ -142,7 +142,7 @@ rehint)
 	;;
 dump)
 	grep -hE '^# dump ' "$out"/*.tap | sed 's/^# dump //'
-	for elf in unpatched-unhinted unpatched-reported patched-unhinted patched-hinted; do
+	for elf in unpatched-unhinted unpatched-reported patched-unhinted patched-reported patched-hinted; do
 		filter "$out/$elf.elf"
 	done
 	;;

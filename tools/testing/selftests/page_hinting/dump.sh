@@ -3,7 +3,7 @@
 # shellcheck shell=dash source-path=SCRIPTDIR
 # Has the host dump the guest's memory for tools that read such dumps, before
 # free memory is hinted and after: see scripts/beside-upstream.sh, which looks at what
-# comes of it.  Runs with the series and without; there page_reporting reports.
+# comes of it.  Runs with the series and without; in both page_reporting reports, with no module.
 
 . "$(dirname "$0")/lib.sh"
 
@@ -43,7 +43,7 @@ test_hinted() {
 }
 
 if [ $kernel = patched ]; then
-	run_tests test_unhinted test_hinted
+	run_tests test_unhinted test_reported test_hinted
 else
 	run_tests test_unhinted test_reported
 fi
