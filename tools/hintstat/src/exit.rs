@@ -15,7 +15,7 @@ macro_rules! exits {
     };
 }
 
-// The guide has the same table: scripts/check-docs.sh compares the two.
+// The guide has the same table: scripts/check-knobs.sh compares the two.
 exits! {
     Done = 0, "done";
     Failed = 1, "another error, which the message names";

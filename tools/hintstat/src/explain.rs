@@ -172,9 +172,9 @@ fn page_cache(kb: u64) -> Vec<String> {
             size(kb)
         ),
         format!(
-            "What returns that is to reclaim it: echo {}K > /sys/fs/cgroup/memory.reclaim (cgroup \
-             v2), or to drop all of it: echo 3 > /proc/sys/vm/drop_caches. Files are then read from \
-             disk again.",
+            "What returns that is to reclaim it, for example half of it: echo {}K > \
+             /sys/fs/cgroup/memory.reclaim (cgroup v2; with swap, it swaps out, too), or to drop all of \
+             it: echo 3 > /proc/sys/vm/drop_caches. Files are then read from disk again.",
             kb / 2
         ),
     ]
