@@ -60,7 +60,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// Whether it can do nothing without the module.
+    /// Whether the command ends with `Exit::NotLoaded` without the module.
     pub fn needs_module(&self) -> bool {
         matches!(self, Self::Status(_) | Self::Flush(_) | Self::Rehint)
     }

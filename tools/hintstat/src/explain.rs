@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is hinted, and why the rest is not, in words.
+//! Reasons why memory is hinted or not, in words.
 
 use crate::show::size;
 use crate::source::{Guest, Snapshot, Zone, page_kb};
 use anyhow::Result;
 
-/// A cause, or what to do about it: a line each.
+/// Lines, each a reason or what to do about it.
 pub fn explain(guest: &Guest) -> Result<Vec<String>> {
     if !guest.has_module() {
         return Ok(not_loaded(guest));
@@ -88,7 +88,7 @@ fn status(snapshot: &Snapshot, guest: &Guest) -> Vec<String> {
     }
 }
 
-/// Free memory of `min_order` and above that is not hinted, and where it is.
+/// Free memory of `min_order` and above that is not hinted, and its zones.
 fn backlog(snapshot: &Snapshot, zones: &[Zone]) -> Vec<String> {
     let memory = snapshot.memory;
     let knobs = &snapshot.knobs;
@@ -161,7 +161,7 @@ fn fragmented(snapshot: &Snapshot) -> Option<String> {
     })
 }
 
-/// Memory that is in use only because nothing else needs it.
+/// The page cache, which is in use for the guest and not free.
 fn page_cache(kb: u64) -> Vec<String> {
     if kb == 0 {
         return Vec::new();
@@ -180,7 +180,7 @@ fn page_cache(kb: u64) -> Vec<String> {
     ]
 }
 
-/// What the guest knows of the host, and where to see the rest.
+/// The host's answers, and how to see on the host whether it takes the memory.
 fn host(snapshot: &Snapshot) -> Vec<String> {
     let stats = &snapshot.stats;
     let mut lines = Vec::new();

@@ -16,12 +16,12 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-/// Time between two signals: the first may come before the write that it is to end.
+/// Time between two signals. One is not enough: it may come before the write.
 const AGAIN: Duration = Duration::from_millis(20);
 
 extern "C" fn nothing(_: nix::libc::c_int) {}
 
-/// After `timeout`, and while the timer is there, signals end the writes of this process.
+/// Signals end this process's writes after `timeout`, until the timer is dropped.
 fn end_writes_after(timeout: Duration) -> Result<Timer> {
     // Without SA_RESTART.
     let action = SigAction::new(

@@ -33,7 +33,7 @@ fn write_file(path: &Path, text: &str) -> Result<()> {
     write().with_context(|| path.display().to_string())
 }
 
-/// Never leaves old figures in the file: they are replaced even if there are no new ones.
+/// Replaces the file even if the module cannot be read, so that no old values stay in it.
 fn write_metrics(guest: &Guest, args: &MetricsArgs) -> Result<()> {
     let snapshot = guest.snapshot();
     let text = metrics::text(

@@ -8,7 +8,7 @@ use clap::Command;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
-/// A command with its options, in the sections of a page of its own made paragraphs.
+/// A subcommand's synopsis, description and options, as paragraphs of one subsection.
 fn command(sub: &Command) -> Result<String> {
     let man = Man::new(sub.clone());
     let mut page = Vec::new();
@@ -29,7 +29,7 @@ fn command(sub: &Command) -> Result<String> {
     Ok(format!(".SS {name}\n{lines}"))
 }
 
-/// A section of terms and what they mean.
+/// A section of terms and their meanings.
 fn section<T: ToString>(
     title: &str,
     rows: impl Iterator<Item = (T, &'static str)>,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Metrics, in base units, for Prometheus and what reads its formats.
+//! Metrics in base units, in Prometheus's text format and as OpenMetrics.
 
 use crate::cli::MetricsFormat;
 use crate::source::Snapshot;
@@ -48,7 +48,7 @@ const STATUS: (&str, &str) = (
      free page reporting. If it is stalled, look at the host.",
 );
 
-/// Free memory, and what of it is hinted.
+/// Free memory, and the parts of it that are not hinted.
 fn memory() -> Vec<Metric> {
     vec![
         metric(
@@ -88,7 +88,7 @@ fn memory() -> Vec<Metric> {
     ]
 }
 
-/// What was hinted, and what became of it.
+/// Hinted memory, and how often it was used or hinted again.
 fn hints() -> Vec<Metric> {
     vec![
         metric(
@@ -165,7 +165,7 @@ fn host() -> Vec<Metric> {
     ]
 }
 
-/// The knobs. That of a name without unit has the name of its file.
+/// The knobs.
 fn knobs() -> Vec<Metric> {
     vec![
         metric(
@@ -220,7 +220,7 @@ fn knobs() -> Vec<Metric> {
     ]
 }
 
-/// All that have one value.
+/// Every metric without labels.
 fn all() -> Vec<Metric> {
     [memory(), hints(), host(), knobs()]
         .into_iter()
@@ -228,13 +228,13 @@ fn all() -> Vec<Metric> {
         .collect()
 }
 
-/// Each name with its explanation, as for the manual.
+/// Each metric's name and explanation, for the manual.
 pub fn names() -> Vec<(&'static str, &'static str)> {
     let values = all().into_iter().map(|metric| (metric.name, metric.help));
     [UP, INFO, STATUS].into_iter().chain(values).collect()
 }
 
-/// What comes before the samples of a name. Formats differ in it, and not in the samples.
+/// Writes the comment lines of a metric. Only these differ between the formats.
 fn head(out: &mut String, (name, help): (&str, &str), format: MetricsFormat) {
     let (family, kind) = match (name.strip_suffix("_total"), name.strip_suffix("_info")) {
         (Some(family), _) => (family, "counter"),
@@ -258,7 +258,7 @@ fn head(out: &mut String, (name, help): (&str, &str), format: MetricsFormat) {
     }
 }
 
-/// All metrics of a moment; without a snapshot, only that there is none.
+/// The metrics of a snapshot; without one, only `page_hinting_up 0` and the versions.
 pub fn text(kernel: Option<&str>, now: Option<&Snapshot>, format: MetricsFormat) -> String {
     let mut out = String::new();
     head(&mut out, UP, format);

@@ -133,7 +133,7 @@ impl Guest {
         Some(release.trim().into())
     }
 
-    /// What the kernel keeps of files, in KiB: their contents but for tmpfs, and their inodes.
+    /// The page cache in KiB: the contents of files, and slab that can be reclaimed.
     pub fn page_cache_kb(&self) -> Result<u64> {
         let path = self.root.join("proc/meminfo");
         let table = text(&path)?;
@@ -151,7 +151,7 @@ impl Guest {
                 .with_context(|| format!("{}: no {name}", path.display()))
         };
         let cached: u64 = field("Cached")? + field("Buffers")? + field("SReclaimable")?;
-        // tmpfs and shared memory count as cached, but nothing can drop them.
+        // Cached includes tmpfs and shared memory, which cannot be dropped.
         Ok(cached.saturating_sub(field("Shmem")?))
     }
 
