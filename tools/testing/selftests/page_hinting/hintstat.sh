@@ -58,14 +58,14 @@ test_a_file_is_replaced() {
 test_rehint() {
 	local before
 
-	set_knob enabled 1 && hintstat 0 flush && before=$(get stats/hinted_kb) && hintstat 0 rehint &&
-	hintstat 0 flush || return
+	set_knob enabled 1 && hintstat 0 flush --timeout "${WAIT}s" && before=$(get stats/hinted_kb) && hintstat 0 rehint &&
+	hintstat 0 flush --timeout "${WAIT}s" || return
 	stat_at_least hinted_kb $((before + 65536)) ||
 		fail "$(($(get stats/hinted_kb) - before)) KiB were hinted once more"
 }
 
 test_flush() {
-	set_knob enabled 1 && memhog -t 64 && hintstat 0 flush && says 'done after' || return
+	set_knob enabled 1 && memhog -t 64 && hintstat 0 flush --timeout "${WAIT}s" && says 'done after' || return
 	[ "$(get stats/backlog_kb)" -le "$(after_flush_kb)" ] ||
 		fail "$(get stats/backlog_kb) KiB are not hinted after a flush"
 }
