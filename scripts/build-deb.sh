@@ -11,7 +11,7 @@
 #                               bindeb-pkg leaves out; they need the same rustc
 #   page-hinting-modules-RELEASE  page_hinting.ko, built with these headers
 #   page-hinting                loads the module at boot, lets drop-ins set its knobs, and
-#                               brings hintstat
+#                               brings hintstat, its systemd units and its examples
 #
 # page-hinting serves any kernel for which there is a page-hinting-modules.
 
@@ -124,6 +124,11 @@ make_dir "$tree/usr/share/fish/vendor_completions.d"
 out/hintstat completions bash >"$tree/usr/share/bash-completion/completions/hintstat"
 out/hintstat completions zsh >"$tree/usr/share/zsh/vendor-completions/_hintstat"
 out/hintstat completions fish >"$tree/usr/share/fish/vendor_completions.d/hintstat.fish"
+for file in tools/hintstat/examples/systemd/*; do
+	install -D -m 644 "$file" "$tree/usr/lib/systemd/system/$(basename "$file")"
+done
+make_dir "$tree/usr/share/doc/page-hinting/examples"
+cp -r tools/hintstat/examples/{grafana,prometheus,qemu-guest-agent} "$tree/usr/share/doc/page-hinting/examples/"
 for file in Documentation/ABI/testing/sysfs-kernel-mm-page_hinting Documentation/admin-guide/page_hinting*.rst; do
 	install -D -m 644 "$file" "$tree/usr/share/doc/page-hinting/$(basename "$file")"
 done

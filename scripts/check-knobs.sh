@@ -6,7 +6,8 @@
 # Compares what the documents say of the files in /sys/kernel/mm/page_hinting with
 # the code. Each difference is a line; any fails the script, and so does it if there
 # is nothing to compare. The files are those of rust/knobs.rs, the ranges and
-# defaults those of rust/policy/src/policy.rs, on x86-64.
+# defaults those of rust/policy/src/policy.rs, on x86-64. Compares hintstat's metrics and
+# exit statuses with its code, too, wherever the documents and its examples name them.
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -190,5 +191,38 @@ while read -r knob; do
 		differs "$knob: only powers of two in $policy, and $abi does not say so"
 done < <(knobs)
 
+# --- hintstat ---------------------------------------------------------------
+
+# both_ways WHERE IN-CODE IN-GUIDE: each line that one has and the other has not.
+both_ways() {
+	local line
+	[ -n "$2" ] || die "nothing was found in $1"
+	while read -r line; do
+		differs "$line: in $1, and not in the table of $guide"
+	done < <(comm -23 <(sort <<<"$2") <(sort <<<"$3"))
+	while read -r line; do
+		differs "$line: in the table of $guide, and not in $1"
+	done < <(comm -13 <(sort <<<"$2") <(sort <<<"$3"))
+}
+
+hintstat=tools/hintstat/src
+metrics=$(grep -oE '"page_hinting_[a-z_]+"' $hintstat/metrics.rs | tr -d '"' || true)
+both_ways $hintstat/metrics.rs "$metrics" "$(sed -nE 's/^\W{2}(page_hinting_[a-z_]+)\W.*/\1/p' "$guide")"
+exits=$(sed -nE 's/^    [A-Za-z]+ = ([0-9]+), "(.*)";$/\1 \2/p' $hintstat/exit.rs)
+both_ways $hintstat/exit.rs "$exits" "$(sed -nE '/^The exit status is/,/^Metrics$/{/^[0-9]+ /p}' "$guide")"
+
+# In the examples every name of that form is a metric's, elsewhere those with a metric's end.
+mapfile -t texts < <(git ls-files --cached --others --exclude-standard -- Documentation README.md CHANGELOG.md tools/hintstat/README.md)
+while IFS=: read -r file name; do
+	grep -qx "$name" <<<"$metrics" || differs "$name: in $file, and no metric in $hintstat/metrics.rs"
+done < <(
+	grep -roE 'page_hinting_[a-z_]+' tools/hintstat/examples
+	grep -oIE '\bpage_hinting_([a-z_]+_(bytes|seconds|total)|info|up)\b' "${texts[@]}" /dev/null
+)
+while IFS=: read -r file name; do
+	grep -q "^${name##* } " <<<"$exits" || differs "$name: in $file, and not in $hintstat/exit.rs"
+done < <(grep -oIE '\bexit status [0-9]+' "${texts[@]}" /dev/null)
+
 [ "$wrong" = 0 ] || die "the documents and the code do not agree"
-printf '%d files and %d knobs are documented as they are\n' "$(wc -l <<<"$in_code")" "$compared"
+printf '%d files, %d knobs, %d metrics and %d exit statuses are documented as they are\n' \
+	"$(wc -l <<<"$in_code")" "$compared" "$(wc -l <<<"$metrics")" "$(wc -l <<<"$exits")"

@@ -67,6 +67,12 @@ cat >"$scratch/add/usr/local/sbin/check" <<-'END'
 	    head -c 200M /dev/zero >/dev/shm/file && rm /dev/shm/file
 	    until hinted before+150000; do [ $SECONDS -lt $end ] || return; sleep 1; done
 	}
+	metrics_are_written() {
+	    local dir=/var/lib/prometheus/node-exporter end=$((SECONDS + 120))
+	    mkdir -p $dir && systemctl enable --now page-hinting-metrics.timer || return
+	    until grep -qs '^page_hinting_up 1$' $dir/page_hinting.prom; do [ $SECONDS -lt $end ] || return; sleep 1; done
+	    systemctl disable --now page-hinting-metrics.timer
+	}
 	removed() {
 	    DEBIAN_FRONTEND=noninteractive apt-get -y purge page-hinting "page-hinting-modules-$(uname -r)" &&
 	        rmmod page_hinting && ! modprobe page_hinting &&
@@ -81,8 +87,9 @@ cat >"$scratch/add/usr/local/sbin/check" <<-'END'
 	point "the knob is as the drop-in says" test "$(cat $sysfs/min_order)" = 7
 	point "the status is a good one" grep -qE '^(idle|hinting|paced)$' $sysfs/status
 	point "free memory is hinted" memory_is_hinted
-	point "hintstat shows it" hintstat --json
-	point "hintstat flushes" hintstat flush --timeout 60
+	point "hintstat shows it" hintstat status -o json
+	point "hintstat flushes" hintstat flush --timeout 60s
+	point "the timer writes metrics" metrics_are_written
 	point "the manual page is there" test -s /usr/share/man/man1/hintstat.1.gz
 	point "no unit has failed" bash -c '! systemctl --failed --no-legend | grep .'
 	point "the packages can be removed" removed

@@ -11,7 +11,8 @@
 #   fmt:        rustfmt on the module and the host crates
 #   clippy:     clippy on the same, a warning is a failure
 #   shell:      every shell script
-#   docs:       the documents: that they build, and that knobs and tests are as they say
+#   docs:       the documents: that they build, that knobs, metrics and tests are as they say, and
+#               with promtool the alerts
 #   series:     the patches: checkpatch, and that they apply one by one; those for other
 #               releases as well, if their sources are in the cache
 #   unit:       cargo test (nextest if it is there) on the host crates
@@ -197,6 +198,12 @@ check_docs() {
 	test_one "documents: the knobs are those of the code" scripts/check-knobs.sh
 	test_one "documents: no warning from Sphinx" scripts/check-docs.sh "$source"
 	test_one "the fault matrix names tests that there are" scripts/check-matrix.sh
+	if command -v promtool >/dev/null; then
+		test_one "the alerts of hintstat's examples" promtool test rules tools/hintstat/examples/prometheus/page_hinting.test.yml
+	else
+		skipped=$((skipped + 1))
+		result ok "the alerts of hintstat's examples" 0 "SKIP no promtool: apt-get install prometheus"
+	fi
 }
 
 # one_series TREE: that of $patches, on a tree of its release.

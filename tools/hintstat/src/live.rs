@@ -66,10 +66,10 @@ impl Default for View {
             when: Instant::now(),
             error: None,
             series: [
-                Series::new("not hinted yet", "", Color::Yellow),
-                Series::new("with the host", "", Color::Cyan),
+                Series::new("backlog", "", Color::Yellow),
+                Series::new("isolated", "", Color::Cyan),
                 Series::new("hinted", "/s", Color::Green),
-                Series::new("used again", "/s", Color::Red),
+                Series::new("refaults", "/s", Color::Red),
                 Series::new("free", "", Color::Blue),
             ],
         }
@@ -88,7 +88,7 @@ impl View {
             }
         };
         let elapsed = when - self.when;
-        let (hinted, reused) = self.now.as_ref().map_or((0, 0), |before| {
+        let (hinted, refaults) = self.now.as_ref().map_or((0, 0), |before| {
             (
                 rate(before.stats.hinted_kb, now.stats.hinted_kb, elapsed),
                 rate(
@@ -102,7 +102,7 @@ impl View {
             now.stats.backlog_kb,
             now.stats.isolated_kb,
             hinted,
-            reused,
+            refaults,
             now.memory.free_kb,
         ];
         for (series, value) in self.series.iter_mut().zip(values) {
@@ -141,7 +141,7 @@ impl View {
                     now.stats.ack_us_max as f64 / 1000.0
                 )),
                 Line::from(format!(
-                    "hinted {}  hinted again {}  used again {}  at most isolated {}",
+                    "hinted {}  rehinted {}  refaults {}  isolated at most {}",
                     size(now.stats.hinted_kb),
                     size(now.stats.rehinted_kb),
                     size(now.stats.offline_used_kb),
@@ -149,7 +149,7 @@ impl View {
                 )),
             ],
             (None, Some(error)) => vec![
-                Line::from("no page_hinting here").bold().red(),
+                Line::from("page_hinting cannot be read").bold().red(),
                 Line::from(error.clone()),
             ],
             (None, None) => vec![],

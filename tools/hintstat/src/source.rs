@@ -127,6 +127,34 @@ impl Guest {
         self.module().is_dir()
     }
 
+    /// The release of the guest's kernel.
+    pub fn kernel(&self) -> Option<String> {
+        let release = fs::read_to_string(self.root.join("proc/sys/kernel/osrelease")).ok()?;
+        Some(release.trim().into())
+    }
+
+    /// The page cache in KiB: the contents of files, and slab that can be reclaimed.
+    pub fn page_cache_kb(&self) -> Result<u64> {
+        let path = self.root.join("proc/meminfo");
+        let table = text(&path)?;
+        let field = |name: &str| {
+            // Cached:    123 kB
+            let mut lines = table.lines().filter_map(|line| line.strip_prefix(name));
+            lines
+                .find_map(|rest| {
+                    rest.strip_prefix(':')?
+                        .split_whitespace()
+                        .next()?
+                        .parse()
+                        .ok()
+                })
+                .with_context(|| format!("{}: no {name}", path.display()))
+        };
+        let cached: u64 = field("Cached")? + field("Buffers")? + field("SReclaimable")?;
+        // Cached includes tmpfs and shared memory, which cannot be dropped.
+        Ok(cached.saturating_sub(field("Shmem")?))
+    }
+
     /// Whether the kernel has what the module needs, if that can be told.
     pub fn has_series(&self) -> Option<bool> {
         let symbols = fs::read_to_string(self.root.join("proc/kallsyms")).ok()?;
@@ -222,7 +250,7 @@ impl Guest {
 }
 
 /// The size of a page in KiB.
-fn page_kb() -> u64 {
+pub fn page_kb() -> u64 {
     let bytes = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
     bytes
         .ok()
