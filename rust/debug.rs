@@ -16,7 +16,9 @@ use core::{
 
 use kernel::{
     bindings,
+    c_str,
     fmt,
+    prelude::*,
     seq_file::SeqFile,
     seq_print, //
 };
@@ -68,10 +70,11 @@ impl Files {
         // file is open, and `Drop` removes the file before the module goes. Its functions need no
         // data. An error as parent creates nothing.
         unsafe {
-            let dir = bindings::debugfs_create_dir(c"page_hinting".as_ptr().cast(), null_mut());
+            let dir =
+                bindings::debugfs_create_dir(c_str!("page_hinting").as_char_ptr(), null_mut());
 
             bindings::debugfs_create_file_full(
-                c"zones".as_ptr().cast(),
+                c_str!("zones").as_char_ptr(),
                 0o400,
                 dir,
                 null_mut(),
@@ -94,10 +97,7 @@ impl Drop for Files {
 /// # Safety
 ///
 /// For [`ZONES`] alone.
-unsafe extern "C" fn open_raw(
-    _: *mut bindings::inode,
-    file: *mut bindings::file,
-) -> kernel::ffi::c_int {
+unsafe extern "C" fn open_raw(_: *mut bindings::inode, file: *mut bindings::file) -> c_int {
     // SAFETY: By the safety requirement it is a file that is being opened.
     unsafe { bindings::single_open(file, Some(show_raw), null_mut()) }
 }
@@ -105,7 +105,7 @@ unsafe extern "C" fn open_raw(
 /// # Safety
 ///
 /// For [`open_raw`] alone.
-unsafe extern "C" fn show_raw(file: *mut bindings::seq_file, _: *mut c_void) -> kernel::ffi::c_int {
+unsafe extern "C" fn show_raw(file: *mut bindings::seq_file, _: *mut c_void) -> c_int {
     // SAFETY: By the safety requirement, and `seq_file` holds its mutex meanwhile.
     seq_print!(unsafe { SeqFile::from_raw(file) }, "{}", Table);
     0
