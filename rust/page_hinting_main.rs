@@ -160,11 +160,7 @@ impl Shared {
 
 /// The knobs that the module is loaded with.
 fn default_knobs() -> Knobs {
-    Knobs::new(
-        zone::pageblock_order(),
-        zone::MAX_PAGE_ORDER,
-        pages_to_kb(1),
-    )
+    Knobs::new(zone::MAX_PAGE_ORDER, pages_to_kb(1))
 }
 
 /// The loaded module.
@@ -230,7 +226,7 @@ mod tests {
     fn defaults_fit_this_kernel() {
         let knobs = default_knobs();
 
-        assert_eq!(knobs.min_order(), zone::pageblock_order());
+        assert_eq!(pages_to_kb(1 << knobs.min_order()), 2048);
         // The largest block fits the smallest batch, so every order can be hinted.
         assert!(1 << zone::MAX_PAGE_ORDER <= knobs.kb_to_pages(policy::BATCH_KB_MIN));
     }

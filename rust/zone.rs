@@ -32,12 +32,6 @@ macro_rules! read_field {
     };
 }
 
-/// The order of a pageblock.
-pub(crate) fn pageblock_order() -> u32 {
-    // SAFETY: No requirements.
-    unsafe { ffi::ph_pageblock_order() }
-}
-
 /// Puts what the per-CPU lists hold on the free lists. Sleeps.
 pub(crate) fn drain() {
     // With no zone given, it would leave all to somebody who drains already.

@@ -25,7 +25,7 @@ page_kb=4
 # shellcheck disable=SC2034
 max_order=10
 # shellcheck disable=SC2034
-pageblock_order=9
+min_order=9
 
 differs() {
 	printf '%s\n' "$*"
@@ -182,7 +182,7 @@ while read -r knob; do
 
 	text=$(described "$knob")
 	abi_range=$(sed -nE 's/.* Range: (.*[^ ])\. +Default: .*/\1/p' <<<"$text")
-	abi_default=$(sed -nE 's/.* Default: (pageblock_order, which is )?([0-9]+).*/\2/p' <<<"$text")
+	abi_default=$(sed -nE 's/.* Default: ([0-9]+).*/\1/p' <<<"$text")
 	[ "$(plain "$abi_range")" = "$code_range" ] ||
 		differs "$knob: range '$abi_range' in $abi, '$code_range' in $policy"
 	[ "$abi_default" = "$code_default" ] ||

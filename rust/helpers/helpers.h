@@ -15,9 +15,6 @@
 
 /* zone.c: any context */
 
-/** ph_pageblock_order() - the order of a pageblock, a variable on some machines */
-unsigned int ph_pageblock_order(void);
-
 /** ph_zone_slots() - how many zones there may be, empty ones included */
 unsigned int ph_zone_slots(void);
 

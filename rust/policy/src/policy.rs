@@ -124,19 +124,19 @@ pub struct Knobs {
 }
 
 impl Knobs {
-    /// The defaults: hint pageblocks and larger, once 16 MiB of them are free in an area. Where a
-    /// pageblock is larger than a batch, as with pages of 64 KiB, it is blocks of a batch.
+    /// The defaults: hint blocks of 2 MiB and larger, whatever a page is, once 16 MiB of them are
+    /// free in an area. 2 MiB is what most hosts' huge pages have.
     ///
     /// `page_kb` is the size of a page of the guest, a power of two.
-    pub fn new(pageblock_order: u32, max_order: u32, page_kb: u64) -> Self {
+    pub fn new(max_order: u32, page_kb: u64) -> Self {
         let largest_kb = page_kb << max_order;
-        let batch_order = order_of(BATCH_KB_MAX, page_kb);
+        let min_order = order_of(2048, page_kb).min(max_order);
 
         // INVARIANT: The constants are in their ranges, and so are the orders and sizes.
         Self {
             values: [
                 1,
-                pageblock_order.min(max_order).min(batch_order).into(),
+                min_order.into(),
                 16 * 1024,
                 0,
                 BATCH_KB_MAX,

@@ -46,7 +46,7 @@ impl Guest {
             machine: Machine::new(vec![Zone::new(vec![0; WORDS_MIN]); 2], 0, 7),
             input: Input {
                 now_ns: 0,
-                knobs: Knobs::new(9, 10, 4),
+                knobs: Knobs::new(10, 4),
                 device: Some(Device {
                     min_order: 0,
                     in_flight: false,

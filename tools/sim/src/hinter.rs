@@ -53,7 +53,7 @@ pub struct Module {
 
 impl Module {
     pub fn new(host: &Host, zones: &[u64], hold_ms: u64) -> Self {
-        let knobs = Knobs::new(9, MAX_ORDER as u32, 4);
+        let knobs = Knobs::new(MAX_ORDER as u32, 4);
         let zone = |granules: &u64| Zone::new(vec![0; levels::words(granules * GRANULE_KB)]);
 
         Self {
