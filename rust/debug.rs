@@ -2,8 +2,8 @@
 
 //! The table of free areas, in debugfs.
 //!
-//! The kernel crate's debugfs sets no owner: rmmod succeeds while a file is open, and closing the
-//! file then crashes.
+//! The file operations are the module's own. The kernel crate's debugfs sets no owner: rmmod would
+//! succeed while the file is open, and closing it would then crash the guest.
 
 use core::{
     ffi::c_void,

@@ -19,7 +19,8 @@ guide=Documentation/admin-guide/page_hinting.rst
 abi=Documentation/ABI/testing/sysfs-kernel-mm-page_hinting
 wrong=0
 
-# What the kernel gives the policy, on x86-64.
+# What the kernel gives the policy on x86-64, and the order that comes of it, which the policy's
+# tests check.
 # shellcheck disable=SC2034 # value() has them by name
 page_kb=4
 # shellcheck disable=SC2034
